@@ -1,0 +1,149 @@
+"""What is to be done: the campaign an operator signs through the hub, and the frozen plan of each round."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Literal, Self
+
+from pydantic import Field
+
+from bract.consent import Purpose
+from bract.digest import Digest
+from bract.encoders.spec import EncoderSpec
+from bract.errors import MALFORMED, BractError
+from bract.objectives.spec import ObjectiveSpec, PrivacyStructure
+from bract.privacy.spec import PrivacySpec
+from bract.value import strict
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+"""Names of sites, campaigns and data sets: lower-case letters, digits and hyphens."""
+
+_FITS = {"masked-image": "vit", "masked-table": "table"}
+
+
+@strict
+@dataclass(frozen=True)
+class SitePlan:
+    """A site's declared part: aggregation weight and a public lower bound on its subjects (N̄), neither a live count."""
+
+    name: Name
+    weight: Annotated[float, Field(gt=0, le=1e9)] = 1.0
+    subjects_floor: Annotated[int, Field(ge=1)] = 1000
+
+
+@strict
+@dataclass(frozen=True)
+class LocalOptimizer:
+    """The optimizer of a site's private steps; its state lives for one round."""
+
+    kind: Literal["adam", "sgd"] = "adam"
+    learning_rate: Annotated[float, Field(gt=0, le=10)] = 2e-3
+
+
+@strict
+@dataclass(frozen=True)
+class ServerOptimizer:
+    """FedAdam on the averaged update [Reddi et al. 2021, 2003.00295], or plain FedAvg [McMahan et al. 2017, 1602.05629]."""
+
+    kind: Literal["fedavg", "fedadam"] = "fedadam"
+    learning_rate: Annotated[float, Field(gt=0, le=10)] = 1.0
+    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    tau: Annotated[float, Field(gt=0)] = 1e-3
+
+
+@strict
+@dataclass(frozen=True)
+class CampaignPlan:
+    """Everything a campaign is, in one immutable value.
+
+    Attributes:
+        quorum: least number of sites whose contributions make a round count.
+        deadline_s: seconds a round may take at most from its opening.
+        grace_s: seconds the others wait for the rest once the quorum has answered.
+        max_update_norm: L2 norm above which an update is refused.
+    """
+
+    name: Name
+    purpose: Purpose
+    dataset: Name
+    encoder: EncoderSpec
+    objective: ObjectiveSpec
+    privacy: PrivacySpec
+    sites: Annotated[tuple[SitePlan, ...], Field(min_length=1)]
+    rounds: Annotated[int, Field(ge=1, le=100_000)]
+    quorum: Annotated[int, Field(ge=1)]
+    deadline_s: Annotated[float, Field(gt=0, le=86_400)] = 600.0
+    grace_s: Annotated[float, Field(ge=0, le=86_400)] = 20.0
+    local: LocalOptimizer = LocalOptimizer()
+    server: ServerOptimizer = ServerOptimizer()
+    max_update_norm: Annotated[float, Field(gt=0)] = 1e4
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+
+    def check(self) -> Self:
+        """The plan itself, if its parts fit together.
+
+        Raises:
+            BractError: `malformed`.
+        """
+        names = [site.name for site in self.sites]
+        if len(set(names)) != len(names):
+            raise BractError(MALFORMED, "sites: a site is named twice")
+        if self.quorum > len(names):
+            raise BractError(MALFORMED, f"quorum: {self.quorum} of {len(names)} sites can never be met")
+        if _FITS[self.objective.kind] != self.encoder.kind:
+            raise BractError(MALFORMED, f"objective: {self.objective.kind} does not fit a {self.encoder.kind} encoder")
+        return self
+
+    def site(self, name: str) -> SitePlan:
+        """The part of the site of that name; KeyError if the plan has none."""
+        for site in self.sites:
+            if site.name == name:
+                return site
+        raise KeyError(name)
+
+    @property
+    def structure(self) -> PrivacyStructure:
+        """How one subject moves the clipped sum under this objective; both shipped ones are per record."""
+        return PrivacyStructure.PER_RECORD
+
+
+@strict
+@dataclass(frozen=True)
+class Proposal:
+    """The hub asks a site to clear and reserve for a round that it would like to open."""
+
+    campaign: Digest
+    number: Annotated[int, Field(ge=1)]
+    opened_at: datetime
+
+
+@strict
+@dataclass(frozen=True)
+class Place:
+    """A site's place in a round: there is none without a clearance and a reservation."""
+
+    site: Name
+    clearance: Digest
+    reservation: Digest
+
+
+@strict
+@dataclass(frozen=True)
+class RoundPlan:
+    """One round, the same signed bytes for every site.
+
+    Attributes:
+        campaign: digest of the `CampaignPlan`.
+        parent: digest of the encoder version that the round starts from.
+        arrays: digest of that version's arrays file (safetensors).
+        arrays_bytes: its size.
+    """
+
+    campaign: Digest
+    number: Annotated[int, Field(ge=1)]
+    parent: Digest
+    arrays: Digest
+    arrays_bytes: Annotated[int, Field(ge=1)]
+    cohort: Annotated[tuple[Place, ...], Field(min_length=1)]
+    opened_at: datetime
+    deadline: datetime

@@ -1,0 +1,76 @@
+"""Frozen dataclasses to and from JSON: one strict way in, one canonical way out.
+
+Every public value (plan, clearance, contribution, receipt …) is a frozen dataclass of JSON-able fields. `decode` refuses
+unknown and missing fields, so a typo is an error and never a silent default.
+"""
+
+import dataclasses
+import json
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any, TypeVar
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
+
+from bract.digest import Digest, canonical, digest
+from bract.errors import MALFORMED, BractError
+
+T = TypeVar("T")
+
+strict = with_config(ConfigDict(extra="forbid", allow_inf_nan=False))
+"""Class decorator of every public value, applied above `@dataclass(frozen=True)`."""
+
+
+@cache
+def _adapter(cls: type[Any]) -> TypeAdapter[Any]:
+    return TypeAdapter(cls)
+
+
+def decode(cls: type[T], data: bytes | dict[str, Any]) -> T:
+    """A value of type `cls` from JSON bytes or plain data (as a TOML file gives).
+
+    Raises:
+        BractError: `malformed`, naming each wrong field and why, never its value.
+    """
+    try:
+        plain = json.loads(data) if isinstance(data, bytes) else data
+        value: T = _adapter(cls).validate_python(plain)
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'value'}: {e['msg']}" for e in error.errors())
+        raise BractError(MALFORMED, f"{cls.__name__}: {wrong}") from error
+    except (ValueError, RecursionError) as error:
+        raise BractError(MALFORMED, f"{cls.__name__}: not JSON") from error
+    return value
+
+
+def plain(value: Any) -> dict[str, Any]:
+    """The value as plain JSON data (tuples become lists, datetimes ISO 8601 in UTC)."""
+    data: dict[str, Any] = _adapter(type(value)).dump_python(value, mode="json")
+    return data
+
+
+def encode(value: Any) -> bytes:
+    """The value's canonical JSON; `decode(type(value), encode(value)) == value`."""
+    if not dataclasses.is_dataclass(value):
+        raise TypeError(f"not a value: {type(value).__name__}")
+    return canonical(plain(value))
+
+
+def digest_value(value: Any) -> Digest:
+    """The digest that names this value."""
+    return digest(encode(value))
+
+
+def utc(text: str) -> datetime:
+    """An ISO 8601 time as an aware datetime in UTC.
+
+    Raises:
+        BractError: `malformed` when it is not a time or has no zone.
+    """
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise BractError(MALFORMED, "not an ISO 8601 time") from error
+    if at.tzinfo is None:
+        raise BractError(MALFORMED, "a time without a zone")
+    return at.astimezone(UTC)
