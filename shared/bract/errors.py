@@ -62,6 +62,11 @@ TOO_LARGE = _code("too-large", "A message, array or norm is over its limit.", "C
 REPLAY = _code("replay", "The same contribution was sent before.", "Nothing to do; it counts once.")
 LATE = _code("deadline", "The site did not answer before the round closed.", "It takes part in the next round; look at its log if this repeats.")
 SITE_FAILED = _code("site-failed", "The site met an error it may not describe to the hub.", "The steward finds it in the site's own log.")
+HUB_FAILED = _code(
+    "hub-failed",
+    "The hub met an error it may not describe to a site.",
+    "The operator finds it in the hub's own log.",
+)
 # running
 UNREACHABLE = _code("unreachable", "The other side does not answer.", "Check the address, the network and that it is running (`doctor`).")
 NOT_RUNNING = _code("not-running", "The hub is not running.", "Start it with `bract hub DIR`.")

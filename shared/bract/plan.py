@@ -76,7 +76,7 @@ class CampaignPlan:
     grace_s: Annotated[float, Field(ge=0, le=86_400)] = 20.0
     local: LocalOptimizer = LocalOptimizer()
     server: ServerOptimizer = ServerOptimizer()
-    max_update_norm: Annotated[float, Field(gt=0)] = 1e4
+    max_update_norm: Annotated[float, Field(gt=0, le=1e12)] = 1e4
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
 
     def check(self) -> Self:

@@ -1,0 +1,131 @@
+"""`bract-site data` and `bract-site consent`: data sets, and what people decided about them."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bract import console
+from bract.consent import Purpose
+from bract.errors import MALFORMED, BractError
+from bract.retention import RetentionRule
+from bract_client.cli.options import AsJson, SiteFolder, now
+from bract_client.home import open_home
+from bract_client.site import open_registry
+from bract_client.sources.location import ImagesLocation, TableLocation
+
+app = typer.Typer(help="The site's data sets; nothing of them ever leaves.", no_args_is_help=True, rich_markup_mode=None)
+consent = typer.Typer(help="What people decided.", no_args_is_help=True, rich_markup_mode=None)
+
+
+@app.command()
+def add(
+    name: Annotated[str, typer.Argument(help="The data set's name, the one that campaigns use.")],
+    table: Annotated[Path | None, typer.Option(help="A Parquet file of one row a record.")] = None,
+    schema: Annotated[str, typer.Option(help="The public schema of the table's columns.")] = "adult",
+    images: Annotated[Path | None, typer.Option(help="A folder of PNG files with a manifest.csv.")] = None,
+    shape: Annotated[str, typer.Option(help="Channels, height and width of the images.")] = "1x28x28",
+    retention_days: Annotated[int | None, typer.Option(help="Days after collection for which records may be used.")] = None,
+    site: SiteFolder = Path(),
+    as_json: AsJson = False,
+) -> None:
+    """Register a data set and take in its records: identifiers become keyed handles at the door."""
+    home = open_home(site)
+    settings = home.settings()
+    registry = open_registry(home)
+    registry.add_dataset(
+        name,
+        _location(table, schema, images, shape),
+        retention=RetentionRule(retention_days),
+        subjects_floor=settings.subjects_floor,
+        epsilon_cap=settings.policy.cap(name),
+        delta=settings.policy.max_delta,
+        at=now(),
+    )
+    _show_ingest(registry.ingest(name, now()), as_json)
+
+
+@app.command()
+def ingest(name: str, site: SiteFolder = Path(), as_json: AsJson = False) -> None:
+    """Read a data set again: new records are taken, vanished ones removed, the rest is left as it is."""
+    _show_ingest(open_registry(open_home(site)).ingest(name, now()), as_json)
+
+
+@app.command()
+def admission(
+    name: str,
+    purpose: Annotated[Purpose, typer.Option(help="What the data would be used for.")] = Purpose.PRETRAINING,
+    site: SiteFolder = Path(),
+    as_json: AsJson = False,
+) -> None:
+    """Who may be used now, and how many are refused for which reason. For the steward's eyes: it stays here."""
+    report = open_registry(open_home(site)).admission(name, purpose, now())
+    refused = {str(reason): count for reason, count in report.refused.items()}
+    if as_json:
+        console.emit({"subjects": report.admitted_subjects, "records": report.admitted_records, "refused": refused})
+        return
+    console.out.print(f"{report.admitted_subjects} subjects, {report.admitted_records} records may be used for {purpose}")
+    console.out.print(console.table("refused", ("reason", "records"), sorted(refused.items())))
+
+
+@app.command("list")
+def list_datasets(site: SiteFolder = Path(), as_json: AsJson = False) -> None:
+    """The site's data sets."""
+    known = open_registry(open_home(site)).datasets()
+    if as_json:
+        console.emit([{"name": d.name, "kind": d.location.kind, "subjects_floor": d.subjects_floor} for d in known])
+        return
+    rows = [(d.name, d.location.kind, f"≥ {d.subjects_floor}") for d in known]
+    console.out.print(console.table("data sets", ("name", "kind", "subjects (declared)"), rows))
+
+
+@consent.command("import")
+def import_consent(
+    file: Annotated[Path, typer.Argument(help="CSV: subject_id,purpose,decision,valid_from,valid_to[,dataset].")],
+    site: SiteFolder = Path(),
+    as_json: AsJson = False,
+) -> None:
+    """Take in people's decisions; a bad line is set aside with its reason, the rest goes in, twice changes nothing."""
+    report = open_registry(open_home(site)).import_consent(file, now())
+    told: dict[str, Any] = {
+        "taken": report.taken,
+        "known": report.known,
+        "set_aside": [{"line": one.line, "reason": str(one.reason)} for one in report.unreadable],
+    }
+    if as_json:
+        console.emit(told)
+        return
+    console.out.print(f"{report.taken} decisions taken, {report.known} known already")
+    for one in report.unreadable:
+        console.out.print(f"  line {one.line} set aside: {one.reason}")
+
+
+def _location(table: Path | None, schema: str, images: Path | None, shape: str) -> TableLocation | ImagesLocation:
+    if (table is None) == (images is None):
+        raise BractError(MALFORMED, "name either --table or --images")
+    if table is not None:
+        return TableLocation("table", str(table.absolute()), schema)
+    try:
+        channels, height, width = (int(part) for part in shape.split("x"))
+    except ValueError as error:
+        raise BractError(MALFORMED, "shape: three numbers such as 1x28x28") from error
+    if channels not in (1, 3):
+        raise BractError(MALFORMED, "shape: images have 1 or 3 channels")
+    return ImagesLocation("images", str(Path(images or "").absolute()), 1 if channels == 1 else 3, height, width)
+
+
+def _show_ingest(report: Any, as_json: bool) -> None:
+    quarantined = {str(reason): count for reason, count in report.quarantined.items()}
+    if as_json:
+        console.emit(
+            {
+                "taken": report.taken,
+                "unchanged": report.unchanged,
+                "removed": report.removed,
+                "quarantined": quarantined,
+            }
+        )
+        return
+    console.out.print(f"{report.taken} records taken, {report.unchanged} unchanged, {report.removed} removed")
+    for reason, count in quarantined.items():
+        console.out.print(f"  {count} lines set aside: {reason}")

@@ -1,0 +1,77 @@
+"""`bract-site subject`: what a person may ask of the site. Identifiers are typed here and kept nowhere."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bract import console
+from bract.consent import Decision, Purpose
+from bract_client.cli.options import AsJson, SiteFolder, now
+from bract_client.home import open_home
+from bract_client.site import open_registry
+
+app = typer.Typer(help="One person's decisions.", no_args_is_help=True, rich_markup_mode=None)
+
+SubjectId = Annotated[str, typer.Argument(help="The person's identifier as in your own records; it is not stored.")]
+
+
+@app.command()
+def withdraw(subject_id: SubjectId, site: SiteFolder = Path(), as_json: AsJson = False) -> None:
+    """Withdraw all consent: at once here, from the next admission in every round, and as a notice to the hub."""
+    snapshots = open_registry(open_home(site)).withdraw(subject_id, now())
+    if as_json:
+        console.emit({"snapshots": list(snapshots)})
+        return
+    console.out.print(f"Withdrawn. {len(snapshots)} earlier snapshots held a record of this person.")
+    console.out.print("What remains: encoders trained before are bounded by their (ε, δ); nothing was erased from them.")
+
+
+@app.command()
+def decide(
+    subject_id: SubjectId,
+    decision: Annotated[Decision, typer.Argument(help="What the person decided.")],
+    purpose: Annotated[Purpose, typer.Option(help="About which purpose.")] = Purpose.PRETRAINING,
+    dataset: Annotated[str | None, typer.Option(help="About one data set only.")] = None,
+    site: SiteFolder = Path(),
+) -> None:
+    """Record a decision."""
+    open_registry(open_home(site)).decide(subject_id, purpose, decision, now(), dataset=dataset)
+    console.out.print(f"Recorded: {decision} for {purpose}.")
+
+
+@app.command()
+def rounds(subject_id: SubjectId, site: SiteFolder = Path(), as_json: AsJson = False) -> None:
+    """In which rounds a record of this person was in the cleared snapshot."""
+    parts = open_registry(open_home(site)).parts(subject_id)
+    if as_json:
+        console.emit([{"campaign": p.campaign, "number": p.number, "snapshot": p.snapshot, "held": p.held} for p in parts])
+        return
+    rows = [(p.campaign[:19], p.number, p.snapshot[:19], "in" if p.held else "out") for p in parts]
+    console.out.print(console.table("rounds", ("campaign", "round", "snapshot", "this person"), rows))
+
+
+@app.command()
+def history(subject_id: SubjectId, site: SiteFolder = Path(), as_json: AsJson = False) -> None:
+    """Everything this person decided, as it was recorded."""
+    events = open_registry(open_home(site)).history(subject_id)
+    if as_json:
+        console.emit(
+            [
+                {
+                    "purpose": str(e.event.purpose),
+                    "decision": str(e.event.decision),
+                    "valid_from": e.event.valid_from.isoformat(),
+                    "valid_to": e.event.valid_to.isoformat() if e.event.valid_to else None,
+                    "dataset": e.event.dataset,
+                    "recorded_at": e.recorded_at.isoformat(),
+                }
+                for e in events
+            ]
+        )
+        return
+    rows = [
+        (e.event.purpose, e.event.decision, str(e.event.valid_from)[:19], str(e.event.valid_to or "")[:19], e.event.dataset or "all")
+        for e in events
+    ]
+    console.out.print(console.table("decisions", ("purpose", "decision", "from", "to", "data set"), rows))

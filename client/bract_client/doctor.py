@@ -1,0 +1,50 @@
+"""What is wrong with a site, and how to mend it."""
+
+from collections.abc import Callable
+from datetime import datetime
+
+from bract import checks
+from bract.checks import Check, guarded
+from bract_client.home import SiteHome
+from bract_client.hub import connect
+
+_ENROL = "`bract-site enrol-request`, have it approved, then `bract-site enrol BUNDLE`."
+
+
+def examine(
+    home: SiteHome, revision: Callable[[], tuple[str | None, str | None]], clock: Callable[[], datetime]
+) -> tuple[Check, ...]:
+    """Every check of a site; nothing is raised and nothing changed.
+
+    Args:
+        home: the site.
+        revision: gives the registry's schema revision and the newest one.
+        clock: the time, in UTC; read again around the hub's own.
+    """
+    at = clock()
+    return (
+        checks.python_version(),
+        guarded("flwr", checks.flower_version),
+        checks.torch_present(),
+        guarded("keys", lambda: checks.private_files(home.private_files)),
+        guarded("settings", lambda: Check("settings", True, f"site {home.settings().name}")),
+        guarded("enrolment", lambda: _enrolled(home)),
+        guarded("certificate", lambda: checks.certificate_file("certificate", home.certificate_file, at, _ENROL)),
+        guarded("authority", lambda: checks.certificate_file("authority", home.authority_file, at, _ENROL)),
+        guarded("fleet port", lambda: checks.port_answers("fleet port", home.bundle().fleet)),
+        guarded("wire port", lambda: checks.port_answers("wire port", home.bundle().wire)),
+        guarded("clock", lambda: _clock(home, clock)),
+        guarded("disk", lambda: checks.disk_space(home.root)),
+        guarded("database", lambda: checks.database(revision)),
+    )
+
+
+def _enrolled(home: SiteHome) -> Check:
+    bundle = home.bundle()
+    return Check("enrolment", True, f"with the hub at {bundle.wire}, since {bundle.issued_at:%Y-%m-%d}")
+
+
+def _clock(home: SiteHome, clock: Callable[[], datetime]) -> Check:
+    with connect(home, clock(), patience_s=3.0) as hub:
+        before, theirs, after = clock(), hub.status().at, clock()
+    return checks.clock_skew(before + (after - before) / 2, theirs)

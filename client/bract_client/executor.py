@@ -1,0 +1,211 @@
+"""The site's executor process: answers proposals, takes rounds from its SuperNode, has them trained, sends the result.
+
+    python -m bract_client.executor SITE
+
+It runs only the code that the site installed: a bundle's bytes are looked at and never unpacked. Two threads: one answers
+proposals over gRPC, the main one takes Flower's tasks. Training happens in a child that is killed when the run is stopped.
+"""
+
+import json
+import logging
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import httpx
+
+from bract.arrays import read_layout
+from bract.errors import SITE_FAILED, STATE, BractError
+from bract.files import read_private
+from bract.flower import ClientTask, TaskQueue, TaskType, bundle_files
+from bract.logs import start_logging
+from bract.privacy.spec import Mechanism
+from bract.signing import Envelope, sign
+from bract.supervisor import Program, end, environment, python, spawn
+from bract.update import Contribution
+from bract.value import decode
+from bract_client.home import SiteHome, open_home
+from bract_client.hub import HubClient, connect
+from bract_client.outbox import seal
+from bract_client.site import Site, Task, open_site, runtime_address
+
+_POLL_S = 0.2
+_PROPOSALS_WAIT_S = 15.0
+_AFTER_ERROR_S = 2.0
+
+log = logging.getLogger("bract.executor")
+
+
+class Trainer:
+    """The training child: started warm, given one job at a time, killed when the round is no longer wanted."""
+
+    def __init__(self, home: SiteHome) -> None:
+        self._home = home
+        self._process = self._start()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        program = Program(
+            "trainer", python("bract_client.trainer", str(self._home.root)), environment(self._home.root), self._home.logs / "trainer.log"
+        )
+        return spawn(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    def run(self, job: dict[str, str], stopped: threading.Event) -> dict[str, object]:
+        """Train one round.
+
+        Raises:
+            BractError: the child's refusal; `site-failed` when it died; `wrong-state` when the run was stopped meanwhile.
+        """
+        if self._process.poll() is not None:
+            self._process = self._start()
+        process = self._process
+        watcher = threading.Thread(target=self._kill_when, args=(process, stopped), daemon=True)
+        done = self._done = threading.Event()
+        watcher.start()
+        try:
+            assert process.stdin is not None and process.stdout is not None  # noqa: S101, PT018 - pipes, as spawned
+            process.stdin.write(json.dumps(job).encode() + b"\n")
+            process.stdin.flush()
+            line = process.stdout.readline()
+        except BrokenPipeError:
+            line = b""
+        finally:
+            done.set()
+            watcher.join()
+        if not line:
+            raise BractError(STATE if stopped.is_set() else SITE_FAILED, "the training child ended")
+        answer: dict[str, object] = json.loads(line)
+        if "refused" in answer:
+            raise BractError(str(answer["refused"]))
+        return answer
+
+    def _kill_when(self, process: subprocess.Popen[bytes], stopped: threading.Event) -> None:
+        while not self._done.wait(_POLL_S):
+            if stopped.is_set():
+                log.info("the run was stopped; ending the training child")
+                end([process], grace_s=0.0)
+                return
+
+    def close(self) -> None:
+        """End the child."""
+        end([self._process], grace_s=0.0)
+
+
+def answer_proposals(site: Site, home: SiteHome, hub: HubClient) -> None:
+    """Forever: wait for proposals, answer each with clearance and reservation or with a refusal; send due notices."""
+    key = home.signing_key()
+    while True:
+        try:
+            send_notices(site, home, hub)
+            for offer in hub.proposals(_PROPOSALS_WAIT_S):
+                try:
+                    answer = site.answer(offer.proposal, offer.campaign, datetime.now(UTC))
+                    hub.clear(answer.clearance)
+                    hub.reserve(answer.reservation)
+                except BractError as error:
+                    log.warning("proposal refused: %s", error)
+                    hub.refuse(site.refusal(offer.proposal, error.code, key))
+            for receipt in hub.receipts(site.registry.last_receipt()):
+                site.registry.keep_receipt(receipt.number, receipt.envelope, site.hub_key, datetime.now(UTC))
+        except BractError as error:
+            log.warning("%s", error)
+            time.sleep(_AFTER_ERROR_S)
+        except Exception:  # noqa: BLE001 - this thread must go on; the text stays in this site's own log
+            log.error("%s", traceback.format_exc())
+            time.sleep(_AFTER_ERROR_S)
+
+
+def send_notices(site: Site, home: SiteHome, hub: HubClient) -> None:
+    """Tell the hub about withdrawals, batched so that their time singles no one out."""
+    notice = site.registry.take_notice(datetime.now(UTC), timedelta(seconds=site.policy.notice_interval_s))
+    if notice is not None:
+        hub.withdraw(sign(notice, home.signing_key()))
+        site.registry.mark_sent(notice.notice, datetime.now(UTC))
+
+
+def run_round(site: Site, home: SiteHome, hub: HubClient, trainer: Trainer, task: ClientTask) -> bytes:
+    """One round at this site: fetch, admit and train, seal, send. The signed contribution.
+
+    Raises:
+        BractError: why this site is out of the round.
+    """
+    agreed = site.task(task.payload, bundle_files(task.bundle), datetime.now(UTC))
+    arrays, update = home.outbox / agreed.plan.arrays, home.outbox / f"{agreed.sealed.name}.update"
+    kept = site.registry.trained(agreed.plan.campaign, agreed.plan.number)
+    try:
+        if kept is not None:
+            return _sent(hub, update, kept)
+        hub.get(agreed.plan.arrays, agreed.plan.arrays_bytes, arrays)
+        site.registry.begin_training(agreed.plan.campaign, agreed.plan.number, datetime.now(UTC))
+        job = {k: _text(task.payload[k]) for k in ("campaign", "plan")} | {"arrays": str(arrays), "update": str(update)}
+        spent, private = _trained(trainer.run(job, task.stopped), agreed)
+        envelope = seal(
+            site.registry, agreed, update, read_layout(arrays), spent, private, home.signing_key(), datetime.now(UTC)
+        )
+        return _sent(hub, update, envelope)
+    finally:
+        arrays.unlink(missing_ok=True)
+
+
+def _sent(hub: HubClient, update: Path, envelope: Envelope) -> bytes:
+    """Send the update, unless an earlier try did; it stays on disk until the hub has it."""
+    if update.exists():
+        hub.put(update, decode(Contribution, envelope.payload).update)
+        update.unlink()
+    return envelope.to_json()
+
+
+def _trained(answer: dict[str, object], agreed: Task) -> tuple[Mechanism, bool]:
+    privacy = agreed.campaign.privacy
+    steps = answer.get("steps")
+    if not isinstance(steps, int):
+        raise BractError(SITE_FAILED, "the training child gave no answer")
+    return Mechanism(privacy.noise_multiplier, privacy.sampling_rate, steps), answer.get("private") is True
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def take_rounds(site: Site, home: SiteHome, hub: HubClient, trainer: Trainer) -> None:
+    """Forever: take tasks from the SuperNode, one at a time, and answer each with a contribution or a code."""
+    runtime = runtime_address(home)
+    queue = TaskQueue(TaskType.CLIENT_APP, runtime, None, read_private(home.superexec_secret))
+    while True:
+        token = queue.acquire()
+        if token is None:
+            time.sleep(_POLL_S)
+            continue
+        try:
+            task = ClientTask(runtime, token)
+            try:
+                reply: dict[str, bytes | str] = {"contribution": run_round(site, home, hub, trainer, task)}
+            except BractError as error:
+                log.warning("out of the round: %s", error)
+                reply = {"refused": error.code}
+            except Exception:  # noqa: BLE001 - the hub hears a code; the text stays in this site's own log
+                log.error("%s", traceback.format_exc())
+                reply = {"refused": SITE_FAILED}
+            task.reply(reply)
+        except (BractError, httpx.HTTPError, RuntimeError) as error:
+            log.warning("task lost: %s", type(error).__name__)
+
+
+def main(argv: list[str]) -> int:
+    """Serve until killed."""
+    start_logging()
+    home = open_home(Path(argv[0]))
+    with connect(home, datetime.now(UTC)) as hub:
+        site = open_site(home)
+        site.registry.expire_reservations(datetime.now(UTC))
+        trainer = Trainer(home)
+        threading.Thread(target=answer_proposals, args=(site, home, hub), name="proposals", daemon=True).start()
+        take_rounds(site, home, hub, trainer)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

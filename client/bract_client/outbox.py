@@ -1,0 +1,50 @@
+"""The one door out of a site: an update leaves only finite, of the right form, accounted for, and signed.
+
+Nothing else leaves in a round: no loss, no count, no gradient norm, no error text.
+"""
+
+from datetime import datetime
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from bract.arrays import Layout, read_arrays
+from bract.digest import digest_file
+from bract.privacy.spec import Mechanism
+from bract.signing import Envelope, sign
+from bract.update import Contribution
+from bract_client.registry.store import SiteRegistry
+from bract_client.site import Task
+
+
+def seal(
+    registry: SiteRegistry,
+    task: Task,
+    update: Path,
+    layout: Layout,
+    spent: Mechanism,
+    private: bool,
+    key: Ed25519PrivateKey,
+    at: datetime,
+) -> Envelope:
+    """Check the update's file, settle its cost in the ledger, sign and keep the contribution.
+
+    Raises:
+        BractError: `bad-arrays`, `not-finite` for a file that may not leave; `overspend` when it cost more than reserved.
+    """
+    for _ in read_arrays(update, layout):
+        pass
+    registry.settle(task.plan.campaign, task.plan.number, spent, at)
+    contribution = Contribution(
+        site=task.place.site,
+        plan=task.sealed.name,
+        clearance=task.place.clearance,
+        reservation=task.place.reservation,
+        spent=spent,
+        update=digest_file(update),
+        update_bytes=update.stat().st_size,
+        private=private,
+    )
+    envelope = sign(contribution, key)
+    registry.keep_contribution(task.plan.campaign, task.plan.number, envelope, at)
+    return envelope

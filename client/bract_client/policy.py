@@ -1,0 +1,163 @@
+"""What this site agrees to run. The steward writes it; a hub's plan can only be tighter.
+
+Rules, one function each; the first that a plan breaks is named in the refusal:
+    1. The objective is one that this version has, with a proved privacy bound, and on the site's list.
+    2. The purpose is on the site's list.
+    3. The noise multiplier is no smaller than the site's.
+    4. The clipping bound is no larger.
+    5. The sampling rate is no larger.
+    6. δ is no larger.
+    7. No round counts with fewer sites than the site's least cohort.
+How much privacy may be spent (`cap`) is the ledger's to keep, and the least number of subjects is admission's.
+"""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from bract.consent import Purpose
+from bract.errors import NO_CERTIFICATE, POLICY, UNKNOWN_OBJECTIVE, BractError
+from bract.objectives.spec import PrivacyStructure
+from bract.plan import CampaignPlan, Name
+from bract.value import strict
+
+Objective = Literal["masked-image", "masked-table"]
+"""Objectives whose loss of a record depends on that record alone."""
+
+CERTIFIED: tuple[Objective, ...] = ("masked-image", "masked-table")
+
+
+@strict
+@dataclass(frozen=True)
+class DatasetCap:
+    """The most ε that one data set may ever spend."""
+
+    name: Name
+    epsilon_cap: Annotated[float, Field(gt=0, le=1000)]
+
+
+@strict
+@dataclass(frozen=True)
+class SitePolicy:
+    """The site's bounds.
+
+    Attributes:
+        purposes: what its data may be used for, as far as the site is concerned; consent decides for each record.
+        objectives: what may be trained.
+        min_noise_multiplier: least σ.
+        max_clip: largest L2 bound C of one subject's gradient.
+        max_sampling_rate: largest q.
+        max_delta: largest δ; it should be well below one over the number of subjects.
+        epsilon_cap: the most ε that a data set may ever spend, unless `datasets` says otherwise.
+        datasets: caps of single data sets.
+        min_subjects: fewer admitted subjects than this do not take part.
+        min_cohort: fewer sites than this do not make a round.
+        clearance_ttl_s: seconds for which a clearance holds.
+        notice_interval_s: seconds for which withdrawal notices are collected, so that their time tells little.
+    """
+
+    purposes: tuple[Purpose, ...] = (Purpose.PRETRAINING,)
+    objectives: tuple[Objective, ...] = CERTIFIED
+    min_noise_multiplier: Annotated[float, Field(gt=0, le=1e6)] = 0.5
+    max_clip: Annotated[float, Field(gt=0, le=1e6)] = 10.0
+    max_sampling_rate: Annotated[float, Field(gt=0, le=1)] = 0.5
+    max_delta: Annotated[float, Field(gt=0, lt=0.1)] = 1e-5
+    epsilon_cap: Annotated[float, Field(gt=0, le=1000)] = 10.0
+    datasets: tuple[DatasetCap, ...] = ()
+    min_subjects: Annotated[int, Field(ge=1)] = 100
+    min_cohort: Annotated[int, Field(ge=1)] = 2
+    clearance_ttl_s: Annotated[float, Field(ge=60, le=7 * 86_400)] = 3600.0
+    notice_interval_s: Annotated[float, Field(ge=0, le=30 * 86_400)] = 60.0
+
+    def cap(self, dataset: str) -> float:
+        """The most ε that this data set may ever spend."""
+        return next((d.epsilon_cap for d in self.datasets if d.name == dataset), self.epsilon_cap)
+
+    @property
+    def clearance_ttl(self) -> timedelta:
+        """How long a clearance holds."""
+        return timedelta(seconds=self.clearance_ttl_s)
+
+
+def permit(policy: SitePolicy, plan: CampaignPlan) -> None:
+    """Returns if the site would run this plan.
+
+    Raises:
+        BractError: `unknown-objective`; `no-certificate`; `policy`, naming the rule, the plan's value and the bound.
+    """
+    for rule in RULES:
+        rule(policy, plan)
+
+
+def known_objective(_: SitePolicy, plan: CampaignPlan) -> None:
+    """The objective is one that this version has."""
+    if plan.objective.kind not in CERTIFIED:
+        raise BractError(UNKNOWN_OBJECTIVE, "the plan's objective")
+
+
+def certified_objective(_: SitePolicy, plan: CampaignPlan) -> None:
+    """The objective's privacy bound is proved."""
+    if plan.structure is not PrivacyStructure.PER_RECORD:
+        raise BractError(NO_CERTIFICATE, plan.objective.kind)
+
+
+def allowed_objective(policy: SitePolicy, plan: CampaignPlan) -> None:
+    """The objective is on the site's list."""
+    if plan.objective.kind not in policy.objectives:
+        raise BractError(POLICY, f"objectives: {plan.objective.kind} is not on the site's list")
+
+
+def allowed_purpose(policy: SitePolicy, plan: CampaignPlan) -> None:
+    """The purpose is on the site's list."""
+    if plan.purpose not in policy.purposes:
+        raise BractError(POLICY, f"purposes: {plan.purpose} is not on the site's list")
+
+
+def enough_noise(policy: SitePolicy, plan: CampaignPlan) -> None:
+    """σ is no smaller than the site's."""
+    _at_least("min_noise_multiplier", plan.privacy.noise_multiplier, policy.min_noise_multiplier)
+
+
+def bounded_clip(policy: SitePolicy, plan: CampaignPlan) -> None:
+    """C is no larger than the site's."""
+    _at_most("max_clip", plan.privacy.clip, policy.max_clip)
+
+
+def bounded_sampling(policy: SitePolicy, plan: CampaignPlan) -> None:
+    """Q is no larger than the site's."""
+    _at_most("max_sampling_rate", plan.privacy.sampling_rate, policy.max_sampling_rate)
+
+
+def bounded_delta(policy: SitePolicy, plan: CampaignPlan) -> None:
+    """δ is no larger than the site's."""
+    _at_most("max_delta", plan.privacy.delta, policy.max_delta)
+
+
+def enough_sites(policy: SitePolicy, plan: CampaignPlan) -> None:
+    """No round counts with fewer sites than the least cohort."""
+    _at_least("min_cohort", plan.quorum, policy.min_cohort)
+
+
+RULES = (
+    known_objective,
+    certified_objective,
+    allowed_objective,
+    allowed_purpose,
+    enough_noise,
+    bounded_clip,
+    bounded_sampling,
+    bounded_delta,
+    enough_sites,
+)
+
+
+def _at_least(rule: str, asked: float, bound: float) -> None:
+    if not asked >= bound:
+        raise BractError(POLICY, f"{rule}: the plan has {asked:g}, the site asks for at least {bound:g}")
+
+
+def _at_most(rule: str, asked: float, bound: float) -> None:
+    if not asked <= bound:
+        raise BractError(POLICY, f"{rule}: the plan has {asked:g}, the site allows at most {bound:g}")

@@ -1,0 +1,235 @@
+"""The local privacy ledger: reserve before the first gradient, settle after, never give back.
+
+Rules:
+    1. A reservation is on disk before anyone hears of it.
+    2. The sum of all curves ever reserved stays within the account's cap; nothing is subtracted, whatever came of it.
+    3. One round reserves once: the same again gives the same answer, another mechanism is refused.
+    4. A settlement says what was really spent: the same mechanism with as many or fewer steps.
+    5. A reservation that expired counts as spent: its update may have left.
+    6. A round is trained once.
+"""
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, insert, select, update
+from sqlalchemy.orm import Session
+
+from bract.database import lock_row
+from bract.digest import Digest
+from bract.errors import (
+    DONE_BEFORE,
+    LOG,
+    NO_RESERVATION,
+    OVERSPEND,
+    REPLAY,
+    STATE,
+    UNKNOWN_DATASET,
+    UNTRUSTED,
+    BractError,
+)
+from bract.privacy.accounting import Curve, epsilon_of_curve, rdp_curve
+from bract.privacy.budget import NOTHING, add, charge
+from bract.privacy.spec import Mechanism
+from bract.signing import Envelope, parse_envelope, sign, unseal
+from bract.update import Contribution, Reservation
+from bract.value import decode, plain
+from bract_client.registry.keys import SiteKeys
+from bract_client.registry.models import ContributionRow, PrivacyAccount, PrivacyEntry, ReservationRow
+
+RESERVED, SETTLED, SPENT = "reserved", "settled", "spent"
+
+
+def open_account(session: Session, dataset: str, cap_epsilon: float, delta: float) -> None:
+    """An account with nothing spent."""
+    values = {"dataset": dataset, "cap_epsilon": cap_epsilon, "delta": delta, "curve": list(NOTHING)}
+    session.execute(insert(PrivacyAccount), values)
+
+
+def reserve(
+    session: Session,
+    keys: SiteKeys,
+    campaign: Digest,
+    number: int,
+    *,
+    dataset: str,
+    mechanism: Mechanism,
+    at: datetime,
+    ttl: timedelta,
+) -> tuple[Envelope, bool]:
+    """The signed reservation, and whether it is new.
+
+    Raises:
+        BractError: `unknown-dataset`; `budget-exhausted` over the cap; `wrong-state` when the round reserved something
+            else.
+    """
+    account = PrivacyAccount
+    row = lock_row(session, select(account.__table__).where(account.dataset == dataset))
+    if row is None:
+        raise BractError(UNKNOWN_DATASET, dataset)
+    before = session.get(ReservationRow, (campaign, number))
+    if before is not None:
+        if before.dataset != dataset or decode(Mechanism, before.mechanism) != mechanism:
+            raise BractError(STATE, "the round has reserved something else")
+        return parse_envelope(before.envelope), False
+    total = charge(tuple(row.curve), mechanism, row.cap_epsilon, row.delta)
+    cost = epsilon_of_curve(total, row.delta)
+    value = Reservation(keys.site, campaign, number, dataset, mechanism, cost, row.cap_epsilon, row.delta, at, at + ttl)
+    envelope = sign(value, keys.signing)
+    session.execute(update(account).where(account.dataset == dataset).values(curve=list(total)))
+    reservation = ReservationRow(
+        campaign=campaign,
+        number=number,
+        name=envelope.name,
+        dataset=dataset,
+        mechanism=plain(mechanism),
+        curve=list(rdp_curve(mechanism)),
+        envelope=envelope.to_json(),
+        state=RESERVED,
+        expires_at=at + ttl,
+    )
+    session.add(reservation)
+    session.flush()
+    _enter(session, reservation, RESERVED, mechanism, at)
+    return envelope, True
+
+
+def settle(session: Session, campaign: Digest, number: int, spent: Mechanism, at: datetime) -> bool:
+    """Notes what a round really spent; False if the same was settled before.
+
+    Raises:
+        BractError: `no-reservation`; `overspend` for another σ or q or more steps; `wrong-state` once it expired or was
+            settled differently.
+    """
+    row = _reservation(session, campaign, number)
+    granted = decode(Mechanism, row.mechanism)
+    same = (spent.noise_multiplier, spent.sampling_rate) == (granted.noise_multiplier, granted.sampling_rate)
+    if not same or spent.steps > granted.steps:
+        raise BractError(OVERSPEND, f"{granted.steps} steps of the plan's mechanism were reserved")
+    if row.state == SETTLED:
+        settled = select(PrivacyEntry.mechanism).where(*_round(campaign, number), PrivacyEntry.state == SETTLED)
+        if decode(Mechanism, session.scalars(settled).one()) != spent:
+            raise BractError(STATE, "the round was settled differently")
+        return False
+    if row.state == SPENT or row.expires_at <= at:
+        raise BractError(STATE, "the reservation has expired and counts as spent")
+    row.state = SETTLED
+    _enter(session, row, SETTLED, spent, at)
+    return True
+
+
+def expire(session: Session, at: datetime) -> list[tuple[Digest, int]]:
+    """Marks reservations that expired unsettled as spent; the rounds they were for."""
+    due = select(ReservationRow).where(ReservationRow.state == RESERVED, ReservationRow.expires_at <= at)
+    lapsed: list[tuple[Digest, int]] = []
+    for row in session.scalars(due.order_by(ReservationRow.campaign, ReservationRow.number)):
+        row.state = SPENT
+        mechanism = decode(Mechanism, row.mechanism)
+        _enter(session, row, SPENT, mechanism, at)
+        lapsed.append((Digest(row.campaign), row.number))
+    return lapsed
+
+
+def begin(session: Session, campaign: Digest, number: int, at: datetime) -> None:
+    """Marks that training starts.
+
+    Raises:
+        BractError: `no-reservation` without a live one; `done-before` when it started before.
+    """
+    row = _reservation(session, campaign, number)
+    if row.begun_at is not None:
+        raise BractError(DONE_BEFORE, f"round {number}")
+    if row.state != RESERVED or row.expires_at <= at:
+        raise BractError(NO_RESERVATION, f"round {number}: it has expired")
+    row.begun_at = at
+
+
+def contribution(session: Session, campaign: Digest, number: int) -> Envelope | None:
+    """The stored contribution of a round."""
+    row = session.get(ContributionRow, (campaign, number))
+    return None if row is None else parse_envelope(row.envelope)
+
+
+def keep(session: Session, keys: SiteKeys, campaign: Digest, number: int, *, envelope: Envelope, at: datetime) -> bool:
+    """Settles a round and stores its contribution; False if the same is stored already.
+
+    Raises:
+        BractError: `untrusted` unless this site signed it for this round's reservation; `replay` when the round has
+            another contribution; as `settle`.
+    """
+    value = unseal(Contribution, envelope, keys.signing.public_key())
+    row = _reservation(session, campaign, number)
+    if value.site != keys.site or value.reservation != row.name:
+        raise BractError(UNTRUSTED, "the contribution is not of this site and round")
+    before = contribution(session, campaign, number)
+    if before is not None:
+        if before.name != envelope.name:
+            raise BractError(REPLAY, "the round has another contribution")
+        return False
+    if row.begun_at is None:
+        raise BractError(STATE, "the round was not begun")
+    settle(session, campaign, number, value.spent, at)
+    values = {
+        "campaign": campaign,
+        "number": number,
+        "name": envelope.name,
+        "envelope": envelope.to_json(),
+        "kept_at": at,
+    }
+    session.execute(insert(ContributionRow), values)
+    return True
+
+
+def spent(session: Session, dataset: str) -> tuple[Mechanism, ...]:
+    """Every mechanism that was ever reserved on a data set, whatever came of it."""
+    statement = select(ReservationRow.mechanism).where(ReservationRow.dataset == dataset)
+    ordered = statement.order_by(ReservationRow.campaign, ReservationRow.number)
+    return tuple(decode(Mechanism, one) for one in session.scalars(ordered))
+
+
+def check(session: Session) -> None:
+    """Recomputes every account from its reservations, and every reservation from its entries.
+
+    Raises:
+        BractError: `log-inconsistent`, naming the account or round.
+    """
+    totals: dict[str, Curve] = {}
+    states = {(one.campaign, one.number, one.state) for one in session.scalars(select(PrivacyEntry))}
+    for row in session.scalars(select(ReservationRow)):
+        curve = rdp_curve(decode(Mechanism, row.mechanism))
+        if (
+            tuple(row.curve) != curve
+            or not {
+                (row.campaign, row.number, RESERVED),
+                (row.campaign, row.number, row.state),
+            }
+            <= states
+        ):
+            raise BractError(LOG, f"ledger: round {row.number} of {row.campaign}")
+        totals[row.dataset] = add(totals.get(row.dataset, NOTHING), curve)
+    for account in session.scalars(select(PrivacyAccount)):
+        if tuple(account.curve) != totals.get(account.dataset, NOTHING):
+            raise BractError(LOG, f"ledger: the account of {account.dataset}")
+
+
+def _reservation(session: Session, campaign: Digest, number: int) -> ReservationRow:
+    row = session.get(ReservationRow, (campaign, number), with_for_update=True)
+    if row is None:
+        raise BractError(NO_RESERVATION, f"round {number}")
+    return row
+
+
+def _round(campaign: Digest, number: int) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    return PrivacyEntry.campaign == campaign, PrivacyEntry.number == number
+
+
+def _enter(session: Session, row: ReservationRow, state: str, mechanism: Mechanism, at: datetime) -> None:
+    values: dict[str, Any] = {
+        "campaign": row.campaign,
+        "number": row.number,
+        "dataset": row.dataset,
+        "state": state,
+        "mechanism": plain(mechanism),
+        "at": at,
+    }
+    session.execute(insert(PrivacyEntry), values)

@@ -1,0 +1,73 @@
+"""What the steward asks of the registry about rounds that were: accounts, receipts, one person's part."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import select
+
+from bract.consent import Purpose
+from bract.digest import Digest
+from bract.privacy.spec import Mechanism
+from bract.signing import Envelope, parse_envelope
+from bract_client.registry import ledger, snapshots
+from bract_client.registry.consent import ConsentVerbs
+from bract_client.registry.models import ClearanceRow, PrivacyAccount, ReceiptRow
+
+
+@dataclass(frozen=True)
+class Account:
+    """A data set's privacy account: its cap, and every mechanism that was ever reserved, whatever came of it."""
+
+    dataset: str
+    cap_epsilon: float
+    delta: float
+    spent: tuple[Mechanism, ...]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Whether the snapshot of a round held a record of one person."""
+
+    campaign: Digest
+    number: int
+    snapshot: Digest
+    held: bool
+
+
+class Questions(ConsentVerbs):
+    """Answers that change nothing."""
+
+    def accounts(self) -> tuple[Account, ...]:
+        """Every privacy account, by data set."""
+        with self._read() as session:
+            rows = session.scalars(select(PrivacyAccount).order_by(PrivacyAccount.dataset)).all()
+            return tuple(Account(r.dataset, r.cap_epsilon, r.delta, ledger.spent(session, r.dataset)) for r in rows)
+
+    def receipts(self) -> tuple[Envelope, ...]:
+        """The hub's receipts, oldest first."""
+        with self._read() as session:
+            rows = session.scalars(select(ReceiptRow.envelope).order_by(ReceiptRow.number))
+            return tuple(map(parse_envelope, rows))
+
+    def issued(self, campaign: Digest, number: int, at: datetime) -> Envelope | None:
+        """The clearance that was given for a round and still stands, so that a retry sends the same one."""
+        row = ClearanceRow
+        wanted = select(row.envelope).where(row.campaign == campaign, row.number == number, row.expires_at > at)
+        with self._read() as session:
+            found = session.scalars(wanted.order_by(row.issued_at.desc())).first()
+            return None if found is None else parse_envelope(found)
+
+    def parts(self, subject_id: str) -> tuple[Part, ...]:
+        """For every round that the site cleared, whether its snapshot held this person, in the rounds' order.
+
+        Raises:
+            BractError: `unknown-subject`.
+        """
+        row = ClearanceRow
+        with self._read() as session:
+            held = snapshots.holding(session, self._known(session, subject_id), tuple(Purpose), None)
+            wanted = select(row.campaign, row.number, row.snapshot).order_by(row.issued_at, row.number)
+            return tuple(
+                Part(Digest(campaign), number, Digest(root), root in held)
+                for campaign, number, root in session.execute(wanted)
+            )

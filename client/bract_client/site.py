@@ -1,0 +1,189 @@
+"""What a site answers to its hub: pure decisions over its own registry, policy and keys; no network here.
+
+Rules of `answer` (before a round) and `task` (when it runs); the first that does not hold refuses with its code:
+    1. The hub's key, pinned at enrolment, signed it.
+    2. The campaign is the one that was proposed, and names this site.
+    3. The site's own policy permits it; the hub's word cannot loosen that.
+    4. Enough subjects consent, now, to this purpose; the clearance is short-lived and names no one.
+    5. The ledger has reserved the round's cost on disk.
+    6. When the round runs: this site's own clearance and reservation are in the plan, the cohort is no smaller than the
+       policy asks, the deadline is ahead, and the round was not trained before.
+"""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from bract.database import migrate, open_engine, revisions
+from bract.errors import FOREIGN_CODE, LATE, NO_CLEARANCE, POLICY, UNKNOWN_SITE, UNTRUSTED, BractError
+from bract.plan import CampaignPlan, Place, Proposal, RoundPlan
+from bract.signing import Envelope, parse_envelope, sign, unseal, verify_key
+from bract.supervisor import Program, environment, python
+from bract.update import Refusal
+from bract_client.home import SiteHome
+from bract_client.policy import SitePolicy, permit
+from bract_client.registry import MIGRATIONS
+from bract_client.registry.store import SiteRegistry
+
+_RESERVATION_SLACK = timedelta(hours=1)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A site's yes to a proposal: both are needed for a place in the round."""
+
+    clearance: Envelope
+    reservation: Envelope
+
+
+@dataclass(frozen=True)
+class Task:
+    """A round that this site has agreed to train: the plans and its own place."""
+
+    campaign: CampaignPlan
+    plan: RoundPlan
+    sealed: Envelope
+    place: Place
+
+
+@dataclass(frozen=True)
+class Site:
+    """A site's name, what it trusts, what it permits and what it knows; its keys are arguments of what needs them."""
+
+    name: str
+    hub_key: Ed25519PublicKey
+    policy: SitePolicy
+    registry: SiteRegistry
+
+    def answer(self, proposal: Envelope, campaign: Envelope, at: datetime) -> Answer:
+        """Clear and reserve for a proposed round.
+
+        Raises:
+            BractError: with the code of the first rule that does not hold.
+        """
+        asked = unseal(Proposal, proposal, self.hub_key)
+        plan = self._campaign(campaign, asked.campaign)
+        ttl = timedelta(seconds=self.policy.clearance_ttl_s)
+        clearance = self.registry.issued(asked.campaign, asked.number, at)
+        if clearance is None:
+            snapshot = self.registry.freeze(plan.dataset, plan.purpose, at)
+            clearance = self.registry.clearance(plan, asked.number, snapshot, ttl, self.policy.min_subjects, at)
+        reservation = self.registry.reserve(
+            asked.campaign,
+            asked.number,
+            plan.dataset,
+            plan.privacy.mechanism,
+            at,
+            timedelta(seconds=plan.deadline_s) + _RESERVATION_SLACK,
+        )
+        return Answer(clearance, reservation)
+
+    def refusal(self, proposal: Envelope, code: str, key: Ed25519PrivateKey) -> Envelope:
+        """The signed no to a proposal, which says a code and nothing else.
+
+        Raises:
+            BractError: when the proposal itself is not the hub's; then there is nobody to answer.
+        """
+        asked = unseal(Proposal, proposal, self.hub_key)
+        return sign(Refusal(self.name, asked.campaign, asked.number, code), key)
+
+    def task(self, payload: Mapping[str, bytes | str], bundle_files: tuple[str, ...], at: datetime) -> Task:
+        """The round that a message asks this site to train.
+
+        Raises:
+            BractError: with the code of the first rule that does not hold.
+        """
+        if set(bundle_files) - {"pyproject.toml", ".info/CONTENT"}:
+            raise BractError(FOREIGN_CODE, f"{len(bundle_files)} files in the bundle")
+        sealed, campaign = payload.get("plan"), payload.get("campaign")
+        if not isinstance(sealed, bytes) or not isinstance(campaign, bytes):
+            raise BractError(UNTRUSTED, "the message holds no signed plan")
+        envelope = parse_envelope(sealed)
+        plan = unseal(RoundPlan, envelope, self.hub_key)
+        asked = self._campaign(parse_envelope(campaign), plan.campaign)
+        places = [place for place in plan.cohort if place.site == self.name]
+        if len(places) != 1:
+            raise BractError(NO_CLEARANCE, "the round's plan has no place for this site")
+        if len(plan.cohort) < self.policy.min_cohort:
+            raise BractError(POLICY, "the cohort is smaller than this site's policy allows")
+        if at >= plan.deadline:
+            raise BractError(LATE, "the plan's deadline is past")
+        return Task(asked, plan, envelope, places[0])
+
+    def _campaign(self, envelope: Envelope, named: str) -> CampaignPlan:
+        if envelope.name != named:
+            raise BractError(UNTRUSTED, "the campaign is not the one that was named")
+        plan = unseal(CampaignPlan, envelope, self.hub_key).check()
+        if self.name not in {site.name for site in plan.sites}:
+            raise BractError(UNKNOWN_SITE, "the campaign does not name this site")
+        permit(self.policy, plan)
+        return plan
+
+
+
+def runtime_address(home: SiteHome) -> str:
+    """Where the executor meets `flower-supernode`, on this machine only."""
+    return f"127.0.0.1:{home.settings().runtime_port}"
+
+
+def open_registry(home: SiteHome) -> SiteRegistry:
+    """The site's own registry, brought to the newest schema.
+
+    Raises:
+        BractError: `key-permissions`, `disk`, `concurrent`.
+    """
+    engine = open_engine(home.database_url())
+    migrate(engine, MIGRATIONS)
+    return SiteRegistry(engine, home.subject_key(), home.signing_key(), home.settings().name)
+
+
+def open_site(home: SiteHome) -> Site:
+    """Everything that a running site is made of.
+
+    Raises:
+        BractError: `not-enrolled`, `key-permissions`, `malformed`, `disk`.
+    """
+    settings = home.settings()
+    return Site(settings.name, verify_key(home.bundle().hub_key), settings.policy, open_registry(home))
+
+
+def programs(home: SiteHome) -> tuple[Program, ...]:
+    """What `bract-site run` keeps running: stock `flower-supernode` for the messages, our executor for the work.
+
+    The node runs nothing itself (`--isolation process`): whoever takes its tasks must show the secret.
+    """
+    variables = environment(home.root)
+    node = (
+        str(Path(sys.executable).with_name("flower-supernode")),
+        "--superlink",
+        home.bundle().fleet,
+        "--root-certificates",
+        str(home.authority_file),
+        "--auth-supernode-private-key",
+        str(home.node_key_file),
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(home.settings().runtime_port),
+        "--isolation",
+        "process",
+        "--superexec-auth-secret-file",
+        str(home.superexec_secret),
+    )
+    return (
+        Program("supernode", node, variables, home.logs / "supernode.log"),
+        Program("executor", python("bract_client.executor", str(home.root)), variables, home.logs / "executor.log"),
+    )
+
+
+def schema_revisions(home: SiteHome) -> tuple[str | None, str | None]:
+    """The registry's schema revision and the newest one; nothing is changed."""
+    engine = open_engine(home.database_url(), read_only=True)
+    try:
+        return revisions(engine, MIGRATIONS)
+    finally:
+        engine.dispose()

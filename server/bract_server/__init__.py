@@ -1,0 +1,1 @@
+"""The hub: coordinates rounds, keeps the registry, holds no raw record."""

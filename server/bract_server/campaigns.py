@@ -1,0 +1,105 @@
+"""What an operator does with a campaign: create it with its public initial encoder, start it, stop it."""
+
+from __future__ import annotations
+
+import tempfile
+import tomllib
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bract.arrays import write_arrays
+from bract.digest import Digest
+from bract.errors import MALFORMED, BractError
+from bract.files import read_private
+from bract.plan import CampaignPlan
+from bract.privacy.accounting import epsilon
+from bract.receipt import EncoderVersion
+from bract.value import decode, digest_value
+from bract_server.arrays import ArrayStore
+from bract_server.home import HubHome
+from bract_server.registry.store import HubRegistry
+
+if TYPE_CHECKING:
+    from bract.flower import Operator
+
+
+def read_plan(path: Path) -> CampaignPlan:
+    """A campaign plan from a TOML file.
+
+    Raises:
+        BractError: `malformed`, naming each unknown, missing or wrong field.
+    """
+    try:
+        return decode(CampaignPlan, tomllib.loads(path.read_text(encoding="utf-8"))).check()
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BractError(MALFORMED, f"{path.name}: {error}") from error
+    except FileNotFoundError as error:
+        raise BractError(MALFORMED, f"{path.name}: no such file") from error
+
+
+def create(registry: HubRegistry, store: ArrayStore, plan: CampaignPlan, at: datetime) -> Digest:
+    """Sign the plan and store its initial encoder, a function of the plan's public seed alone.
+
+    Raises:
+        BractError: `already-exists`, `unknown-site`, `unknown-encoder`, `unknown-objective`, `malformed`.
+    """
+    # torch is needed here and nowhere else on this path; listing and watching campaigns stay quick
+    from bract.encoders.weights import arrays_of  # noqa: PLC0415
+    from bract.objectives.build import build  # noqa: PLC0415
+
+    arrays = arrays_of(build(plan.encoder, plan.objective, plan.seed))
+    with tempfile.TemporaryDirectory(dir=store.scratch) as folder:
+        path = Path(folder) / "arrays"
+        write_arrays(path, arrays)
+        size = path.stat().st_size
+        named = store.adopt(path)
+    initial = EncoderVersion(digest_value(plan), 0, named, size, parent=None, contributions=())
+    return registry.create_campaign(plan, initial, at)
+
+
+def forecast(plan: CampaignPlan) -> float:
+    """The ε that the whole campaign costs a site whose ledger is empty, at the plan's δ."""
+    return epsilon([plan.privacy.mechanism] * plan.rounds, plan.privacy.delta)
+
+
+def operator(home: HubHome) -> Operator:
+    """The operator's door to the running hub.
+
+    Raises:
+        BractError: `key-permissions`, `operator-token`.
+    """
+    # Flower takes seconds to load; only the verbs that talk to it pay for that
+    from bract.flower import Operator  # noqa: PLC0415
+
+    token = read_private(home.operator_token).decode().strip()
+    return Operator(home.settings().fleet, home.authority_file.read_bytes(), token)
+
+
+def start(registry: HubRegistry, door: Operator, name: str, at: datetime) -> int:
+    """Start, or take up again, a campaign on the running hub; Flower's run id.
+
+    Raises:
+        BractError: `unknown-campaign`, `wrong-state`, `not-running`, `operator-token`.
+    """
+    registry.campaign(name)
+    registry.set_state(name, "running", "", at)
+    try:
+        return door.start({"campaign": name})
+    except BractError as error:
+        registry.set_state(name, "failed", error.code, at)
+        raise
+
+
+def stop(registry: HubRegistry, door: Operator, name: str, at: datetime) -> None:
+    """Stop a campaign: no new round opens, and every site's training child is ended.
+
+    Raises:
+        BractError: `unknown-campaign`, `wrong-state`, `not-running`, `operator-token`.
+    """
+    registry.set_state(name, "stopped", "by the operator", at)
+    for run_id, status in door.runs().items():
+        if status.status != "finished" and status.campaign == name:
+            door.stop(run_id)
+
+

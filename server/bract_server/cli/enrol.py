@@ -1,0 +1,71 @@
+"""`bract enrol`: sites that ask to be let in."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bract import console
+from bract.enrolment import grouped
+from bract.files import write_atomic
+from bract_server.cli.options import AsJson, HubFolder, now
+from bract_server.enrol import approve as approve_request
+from bract_server.home import open_home
+from bract_server.hub import open_registry
+
+app = typer.Typer(help="Let sites in, list them, shut them out.", no_args_is_help=True, rich_markup_mode=None)
+
+
+@app.command()
+def approve(
+    request: Annotated[Path, typer.Argument(help="The file that `bract-site enrol-request` wrote.")],
+    out: Annotated[Path | None, typer.Option(help="Where to write the bundle; beside the request by default.")] = None,
+    hub: HubFolder = Path(),
+    as_json: AsJson = False,
+) -> None:
+    """Check a site's request and answer with its bundle of certificates."""
+    home = open_home(hub)
+    bundle = approve_request(home, open_registry(home), request.read_bytes(), now())
+    target = out or request.with_suffix(".bundle")
+    write_atomic(target, bundle)
+    if as_json:
+        console.emit({"bundle": str(target), "fingerprint": home.fingerprint()})
+        return
+    console.out.print(f"Bundle for the site: {target}")
+    console.out.print(f"Tell the site's steward, by another channel, this fingerprint:\n  {home.fingerprint()}")
+    console.out.print(f"  {grouped(home.fingerprint())}")
+
+
+@app.command("list")
+def list_sites(hub: HubFolder = Path(), as_json: AsJson = False) -> None:
+    """The sites that were let in."""
+    sites = open_registry(open_home(hub)).sites()
+    if as_json:
+        console.emit(
+            [
+                {
+                    "name": s.name,
+                    "subjects_floor": s.subjects_floor,
+                    "registered_at": s.registered_at.isoformat(),
+                    "revoked_at": s.revoked_at.isoformat() if s.revoked_at else None,
+                    "seen_at": s.seen_at.isoformat() if s.seen_at else None,
+                }
+                for s in sites
+            ]
+        )
+        return
+    rows = [
+        (s.name, f"≥ {s.subjects_floor}", "revoked" if s.revoked_at else "approved", _short(s.seen_at)) for s in sites
+    ]
+    console.out.print(console.table("sites", ("site", "subjects (declared)", "state", "last seen"), rows))
+
+
+@app.command()
+def revoke(name: str, hub: HubFolder = Path()) -> None:
+    """Shut a site out: its certificate and its node are refused from now on."""
+    open_registry(open_home(hub)).revoke_site(name, now())
+    console.out.print(f"{name} is shut out.")
+
+
+def _short(at: object) -> str:
+    return "never" if at is None else str(at)[:19]

@@ -1,0 +1,1 @@
+"""`bract demo`: the whole journey on one machine, with real processes, told as it happens."""

@@ -1,0 +1,1 @@
+"""Evaluation of encoders on shipped or consented labelled data."""

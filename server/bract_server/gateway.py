@@ -1,0 +1,39 @@
+"""The gateway process: our gRPC services behind mutual TLS. `python -m bract_server.gateway HUB`."""
+
+import signal
+import sys
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+
+from bract.files import read_private
+from bract.logs import start_logging
+from bract_server.home import open_home
+from bract_server.hub import open_registry, open_store
+from bract_server.service import HubServer
+
+
+def main(argv: list[str]) -> int:
+    """Serve until SIGTERM. Refuses private files that others can read."""
+    start_logging()
+    home, stop = open_home(Path(argv[0])), threading.Event()
+    settings = home.settings()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    server = HubServer(
+        open_registry(home),
+        open_store(home),
+        hub=settings.name,
+        listen=settings.listen,
+        key=read_private(home.server_key),
+        certificate=home.server_file.read_bytes(),
+        authority=home.authority(),
+        clock=lambda: datetime.now(UTC),
+    )
+    server.start()
+    stop.wait()
+    server.stop()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,76 @@
+"""The launcher process: takes ServerApp tasks and starts our installed ServerApp for each; keeps Flower's nodes and the
+registry's sites the same.
+
+    python -m bract_server.launcher HUB
+"""
+
+import logging
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from bract.errors import BractError
+from bract.files import read_private
+from bract.flower import Operator, TaskQueue, TaskType
+from bract.identity import node_fingerprint
+from bract.logs import start_logging
+from bract.supervisor import Program, environment, python, spawn
+from bract_server.home import HubHome, open_home
+from bract_server.hub import open_registry
+from bract_server.registry.store import HubRegistry
+
+_POLL_S = 0.3
+_SITES_EVERY = 5
+
+log = logging.getLogger("bract.launcher")
+
+
+def main(argv: list[str]) -> int:
+    """Serve until SIGTERM."""
+    start_logging()
+    home = open_home(Path(argv[0]))
+    ca, fleet = home.authority_file.read_bytes(), home.settings().fleet
+    operator = Operator(fleet, ca, read_private(home.operator_token).decode().strip())
+    queue = TaskQueue(TaskType.SERVER_APP, fleet, ca, read_private(home.superexec_secret))
+    registry, running, turn = open_registry(home), list[subprocess.Popen[bytes]](), 0
+    while True:
+        try:
+            if turn % _SITES_EVERY == 0:
+                reconcile(registry, operator)
+            if (token := queue.acquire()) is not None:
+                running.append(launch(home, token))
+        except BractError as error:
+            log.warning("%s", error)
+        running = [process for process in running if process.poll() is None]
+        turn += 1
+        time.sleep(_POLL_S)
+
+
+def launch(home: HubHome, token: str) -> subprocess.Popen[bytes]:
+    """Start a ServerApp process; its token goes through a pipe, so that it cannot be read from the process list."""
+    program = Program(
+        "serverapp", python("bract_server.app", str(home.root)), environment(home.root), home.logs / "serverapp.log"
+    )
+    process = spawn(program, stdin=subprocess.PIPE)
+    if process.stdin is not None:
+        process.stdin.write(token.encode() + b"\n")
+        process.stdin.close()
+    log.info("started a ServerApp")
+    return process
+
+
+def reconcile(registry: HubRegistry, operator: Operator) -> None:
+    """Register every approved site's node at Flower, unregister every other."""
+    wanted = {site.node_fingerprint: site for site in registry.sites() if site.revoked_at is None}
+    known = {node_fingerprint(public_key): node for node, public_key in operator.nodes().items()}
+    for fingerprint in wanted.keys() - known.keys():
+        operator.register(wanted[fingerprint].node_public_pem.encode(), wanted[fingerprint].name)
+        log.info("registered the node of %s", wanted[fingerprint].name)
+    for fingerprint in known.keys() - wanted.keys():
+        operator.unregister(known[fingerprint])
+        log.info("unregistered a node that belongs to no approved site")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,128 @@
+"""How a campaign stands, read from the registry alone: for `watch`, `show`, the demo and scripts."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from bract import console
+from bract.plan import CampaignPlan
+from bract.privacy.accounting import epsilon
+from bract.value import plain
+from bract_server.registry.store import HubRegistry
+from bract_server.registry.views import RoundReport
+
+_COLOURS = {"committed": "green", "running": "cyan", "planned": "cyan", "aborted": "red"}
+
+
+@dataclass(frozen=True)
+class SiteCost:
+    """What a site's reservations for this data set cost together, as the hub sees them, and the site's own cap."""
+
+    name: str
+    epsilon: float
+    epsilon_cap: float | None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A campaign, its rounds so far and each site's privacy cost."""
+
+    name: str
+    digest: str
+    state: str
+    reason: str
+    plan: CampaignPlan
+    rounds: tuple[RoundReport, ...]
+    sites: tuple[SiteCost, ...]
+
+    def plain(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {
+            "name": self.name,
+            "campaign": self.digest,
+            "state": self.state,
+            "reason": self.reason,
+            "plan": plain(self.plan),
+            "rounds": [_round(report) for report in self.rounds],
+            "sites": [
+                {
+                    "name": site.name,
+                    "epsilon": site.epsilon,
+                    "epsilon_cap": site.epsilon_cap,
+                    "delta": self.plan.privacy.delta,
+                }
+                for site in self.sites
+            ],
+        }
+
+
+def progress(registry: HubRegistry, name: str) -> Progress:
+    """The campaign of that name as it stands now.
+
+    Raises:
+        BractError: `unknown-campaign`.
+    """
+    campaign = registry.campaign(name)
+    plan = campaign.plan
+    costs = []
+    for site in plan.sites:
+        spent = registry.spent(site.name, plan.dataset)
+        cap = registry.epsilon_cap(site.name, plan.dataset)
+        costs.append(SiteCost(site.name, round(epsilon(spent, plan.privacy.delta), 4), cap))
+    rounds = registry.rounds(campaign.digest)
+    return Progress(name, campaign.digest, campaign.state, campaign.reason, plan, rounds, tuple(costs))
+
+
+def line(report: RoundReport) -> str:
+    """One round in one line, for pipes and logs."""
+    missing = ", ".join(f"{site} ({code})" for site, code in sorted(report.missing.items()))
+    took = "" if report.seconds is None else f" in {report.seconds:.1f} s, {report.bytes_moved / 1e6:.1f} MB"
+    named = "" if report.version is None else f" → {report.version[:19]}"
+    return (
+        f"round {report.number} {report.state}{named}: {', '.join(report.participants) or 'nobody'}"
+        f"{f'; missing {missing}' if missing else ''}{took}"
+    )
+
+
+def render(seen: Progress) -> Group:
+    """The campaign for a terminal."""
+    committed = sum(report.state == "committed" for report in seen.rounds)
+    head = Text(f"campaign {seen.name}: {seen.state}, {committed} of {seen.plan.rounds} rounds committed")
+    if seen.reason:
+        head.append(f" ({seen.reason})")
+    rounds = Table("round", "state", "in", "missing", "encoder version", "MB", "seconds", title_justify="left")
+    for report in seen.rounds:
+        missing = "\n".join(f"{site}: {code}" for site, code in sorted(report.missing.items()))
+        rounds.add_row(
+            str(report.number),
+            Text(report.state, style=_COLOURS.get(report.state, "")),
+            ", ".join(report.participants),
+            missing,
+            (report.version or "")[:19],
+            f"{report.bytes_moved / 1e6:.1f}" if report.closed_at else "",
+            "" if report.seconds is None else f"{report.seconds:.1f}",
+        )
+    rows = [
+        (site.name, f"{site.epsilon:.3f}", "?" if site.epsilon_cap is None else f"{site.epsilon_cap:g}")
+        for site in seen.sites
+    ]
+    costs = console.table(
+        f"privacy (subject; add or remove one; δ = {seen.plan.privacy.delta:g})", ("site", "ε reserved", "cap"), rows
+    )
+    return Group(head, rounds, costs)
+
+
+def _round(report: RoundReport) -> dict[str, Any]:
+    return {
+        "number": report.number,
+        "state": report.state,
+        "version": report.version,
+        "participants": list(report.participants),
+        "missing": dict(report.missing),
+        "opened_at": report.opened_at.isoformat(),
+        "seconds": report.seconds,
+        "bytes": report.bytes_moved,
+    }

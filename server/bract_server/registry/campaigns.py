@@ -1,0 +1,136 @@
+"""Campaigns: a signed plan, its public initialisation, and a guarded state."""
+
+from datetime import datetime
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from bract.digest import Digest
+from bract.errors import ALREADY_EXISTS, MALFORMED, STATE, UNKNOWN_CAMPAIGN, BractError
+from bract.plan import CampaignPlan
+from bract.receipt import EncoderVersion
+from bract.signing import parse_envelope
+from bract.value import decode
+from bract_server.registry.lineage import add_version
+from bract_server.registry.models import CampaignRow, CampaignSiteRow
+from bract_server.registry.sites import live_site
+from bract_server.registry.unit import Store
+from bract_server.registry.views import Campaign
+
+MOVES = {
+    "created": frozenset({"running", "stopped"}),
+    "running": frozenset({"completed", "stopped", "failed"}),
+    "stopped": frozenset({"running"}),
+    "failed": frozenset({"running"}),
+    "completed": frozenset[str](),
+}
+"""The states of a campaign, and those that may follow each."""
+
+
+class Campaigns(Store):
+    """The part of the registry that knows campaigns."""
+
+    def create_campaign(self, plan: CampaignPlan, initial: EncoderVersion, at: datetime) -> Digest:
+        """Sign a plan and keep it with the version that it starts from.
+
+        Args:
+            plan: what is to be done.
+            initial: the public initialisation, number 0 of this very plan.
+            at: now.
+
+        Returns:
+            The plan's digest: the campaign's name among digests.
+
+        Raises:
+            BractError: `already-exists` for a taken name; `unknown-site` when a site of the plan is not enrolled;
+                `malformed` when the plan does not fit together or `initial` is not its first version.
+        """
+        plan.check()
+        with self.writing(at) as unit:
+            envelope = unit.sign(plan)
+            digest = envelope.name
+            if unit.session.scalar(select(CampaignRow.digest).where(CampaignRow.name == plan.name)) is not None:
+                raise BractError(ALREADY_EXISTS, f"campaign {plan.name}")
+            if (initial.campaign, initial.number, initial.parent, initial.contributions) != (digest, 0, None, ()):
+                raise BractError(MALFORMED, "not the first version of this campaign")
+            for site in plan.sites:
+                live_site(unit.session, site.name)
+            row = CampaignRow(
+                digest=digest, name=plan.name, envelope=envelope.to_json(), created_at=at, state="created", reason=""
+            )
+            unit.session.add(row)
+            unit.session.flush()
+            unit.session.add_all(CampaignSiteRow(campaign=digest, site=site.name) for site in plan.sites)
+            unit.log("campaign.create", digest, name=plan.name)
+            add_version(unit, initial, None)
+        return digest
+
+    def campaign(self, name: str) -> Campaign:
+        """The campaign of that name.
+
+        Raises:
+            BractError: `unknown-campaign`.
+        """
+        with self.seeing() as session:
+            row = session.scalar(select(CampaignRow).where(CampaignRow.name == name))
+            if row is None:
+                raise BractError(UNKNOWN_CAMPAIGN, name)
+            return _view(row)
+
+    def campaign_by_digest(self, digest: Digest) -> Campaign:
+        """The campaign with that plan.
+
+        Raises:
+            BractError: `unknown-campaign`.
+        """
+        with self.seeing() as session:
+            return _view(campaign_row(session, digest))
+
+    def campaigns(self) -> tuple[Campaign, ...]:
+        """Every campaign, oldest first."""
+        with self.seeing() as session:
+            rows = session.scalars(select(CampaignRow).order_by(CampaignRow.created_at, CampaignRow.name))
+            return tuple(_view(row) for row in rows)
+
+    def set_state(self, name: str, state: str, reason: str, at: datetime) -> None:
+        """Move a campaign on; `reason` says why it stopped or failed (a code, or the operator's words).
+
+        Raises:
+            BractError: `unknown-campaign`; `wrong-state` when `state` may not follow the present one (see `MOVES`).
+        """
+        with self.writing(at) as unit:
+            row = unit.session.scalar(select(CampaignRow).where(CampaignRow.name == name))
+            if row is None:
+                raise BractError(UNKNOWN_CAMPAIGN, name)
+            if state not in MOVES[row.state]:
+                raise BractError(STATE, f"campaign {name} is {row.state} and cannot become {state}")
+            unit.log("campaign.move", row.digest, before=row.state, after=state, reason=reason)
+            row.state, row.reason = state, reason
+
+
+def campaign_row(session: Session, digest: str) -> CampaignRow:
+    """The row of the campaign with that plan.
+
+    Raises:
+        BractError: `unknown-campaign`.
+    """
+    row = session.get(CampaignRow, digest)
+    if row is None:
+        raise BractError(UNKNOWN_CAMPAIGN)
+    return row
+
+
+def plan_of(row: CampaignRow) -> CampaignPlan:
+    """The plan in a campaign's envelope; the hub itself signed it."""
+    return decode(CampaignPlan, parse_envelope(row.envelope).payload)
+
+
+def _view(row: CampaignRow) -> Campaign:
+    return Campaign(
+        digest=Digest(row.digest),
+        plan=plan_of(row),
+        envelope=row.envelope,
+        state=row.state,
+        created_at=row.created_at,
+        reason=row.reason,
+    )

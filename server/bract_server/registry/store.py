@@ -1,0 +1,56 @@
+"""The hub's registry: the one door to its database. One file a noun; here they are one class, and a way to open it."""
+
+from pathlib import Path
+
+from sqlalchemy import Engine
+
+from bract.database import at_head, migrate
+from bract_server.registry.answers import Answers
+from bract_server.registry.campaigns import Campaigns
+from bract_server.registry.rounds import Rounds
+from bract_server.registry.sites import Sites
+from bract_server.registry.versions import Versions
+from bract_server.registry.views import (
+    Accepted,
+    Campaign,
+    Impact,
+    Notice,
+    RoundAnswers,
+    RoundReport,
+    Site,
+    Version,
+)
+from bract_server.registry.withdrawals import Withdrawals
+
+__all__ = [
+    "Accepted",
+    "Campaign",
+    "HubRegistry",
+    "Impact",
+    "Notice",
+    "RoundAnswers",
+    "RoundReport",
+    "Site",
+    "Version",
+    "prepare",
+    "prepared",
+]
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+class HubRegistry(Sites, Campaigns, Answers, Rounds, Versions, Withdrawals):
+    """Everything that the hub remembers. Every verb is one transaction with its log entries; answers are frozen values.
+
+    May be used by several threads and processes at once.
+    """
+
+
+def prepare(engine: Engine) -> None:
+    """Bring the database to this version's schema; nothing happens when it is there."""
+    migrate(engine, MIGRATIONS)
+
+
+def prepared(engine: Engine) -> bool:
+    """Whether the database has this version's schema."""
+    return at_head(engine, MIGRATIONS)

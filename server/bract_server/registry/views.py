@@ -1,0 +1,118 @@
+"""What the registry answers: frozen values, never rows."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from bract.digest import Digest
+from bract.plan import CampaignPlan, Place
+from bract.privacy.spec import Mechanism
+from bract.receipt import EncoderVersion
+
+
+@dataclass(frozen=True)
+class Site:
+    """An enrolled site; `revoked_at` is set once its word no longer counts."""
+
+    name: str
+    verify_key: str
+    node_fingerprint: Digest
+    node_public_pem: str
+    certificate_fingerprint: Digest
+    subjects_floor: int
+    registered_at: datetime
+    revoked_at: datetime | None
+    seen_at: datetime | None
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """A campaign: its plan, the hub's signature over it (an envelope's JSON), and how it stands and why."""
+
+    digest: Digest
+    plan: CampaignPlan
+    envelope: bytes
+    state: str
+    created_at: datetime
+    reason: str
+
+
+@dataclass(frozen=True)
+class RoundAnswers:
+    """Who may take part in a proposed round, who may not and why (a code), and who has not answered."""
+
+    places: tuple[Place, ...]
+    refusals: dict[str, str]
+    waiting: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """A contribution that passed every rule, by its digest, with the digest and size of its update."""
+
+    site: str
+    digest: Digest
+    update: Digest
+    update_bytes: int
+
+
+@dataclass(frozen=True)
+class Version:
+    """An encoder version under its name, and the digest of the server optimizer's state after it."""
+
+    digest: Digest
+    value: EncoderVersion
+    server_state: Digest | None
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class RoundReport:
+    """A round as the operator sees it.
+
+    Attributes:
+        state: planned, running, committed or aborted.
+        version: the encoder version that it made, if it was committed.
+        participants: the sites whose contributions are in the version, or, before it is closed, those with a place.
+        missing: the other sites of the campaign's plan and why, by code.
+        opened_at: when it was proposed.
+        seconds: from `opened_at` to `closed_at`.
+        bytes_moved: of arrays, to sites and back.
+    """
+
+    number: int
+    state: str
+    version: Digest | None
+    participants: tuple[str, ...]
+    missing: dict[str, str]
+    opened_at: datetime
+    closed_at: datetime | None
+    seconds: float | None
+    bytes_moved: int
+
+
+@dataclass(frozen=True)
+class Notice:
+    """A site's word that subjects of these snapshots withdrew."""
+
+    site: str
+    notice: str
+    snapshots: tuple[Digest, ...]
+    noticed_at: datetime
+    received_at: datetime
+
+
+@dataclass(frozen=True)
+class Impact:
+    """A version that descends from a withdrawn subject's snapshot.
+
+    Attributes:
+        effect: a `bract_server.withdrawal.Effect`.
+        mechanisms: everything of the site that is in the version, from which its ε can be composed; empty without DP.
+    """
+
+    version: Digest
+    campaign: Digest
+    number: int
+    effect: str
+    mechanisms: tuple[Mechanism, ...]
+    recorded_at: datetime

@@ -1,0 +1,108 @@
+"""A hub's settings: what `settings.toml` in its folder says, checked once."""
+
+import ipaddress
+import json
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from bract.errors import MALFORMED, BractError
+from bract.plan import Name
+from bract.value import decode, strict
+
+Port = Annotated[int, Field(ge=1, le=65_535)]
+Host = Annotated[str, Field(pattern=r"^[A-Za-z0-9:][A-Za-z0-9.:-]{0,252}$")]
+
+
+@strict
+@dataclass(frozen=True)
+class HubSettings:
+    """What an operator may set.
+
+    Attributes:
+        name: the hub's public name.
+        host: where sites reach it: a DNS name or an IP address; the server certificate is for it.
+        bind: the address it listens on.
+        fleet_port: Flower's port.
+        wire_port: the port of arrays and registry.
+        max_array_bytes: of one array.
+        array_quota_bytes: of all arrays together.
+        certificate_days: how long the certificates of sites and hub are valid.
+        database: SQLAlchemy URL of the registry; None is the SQLite file in the folder.
+    """
+
+    name: Name
+    host: Host = "127.0.0.1"
+    bind: Host = "127.0.0.1"
+    fleet_port: Port = 8000
+    wire_port: Port = 8001
+    max_array_bytes: Annotated[int, Field(ge=1)] = 8 << 30
+    array_quota_bytes: Annotated[int, Field(ge=1)] = 64 << 30
+    certificate_days: Annotated[int, Field(ge=1, le=825)] = 365
+    database: str | None = None
+
+    @property
+    def fleet(self) -> str:
+        """Where sites reach Flower: `host:port`."""
+        return address(self.host, self.fleet_port)
+
+    @property
+    def wire(self) -> str:
+        """Where sites reach arrays and registry: `host:port`."""
+        return address(self.host, self.wire_port)
+
+    @property
+    def listen(self) -> str:
+        """Where arrays and registry listen: `host:port`."""
+        return address(self.bind, self.wire_port)
+
+
+def address(host: str, port: int) -> str:
+    """`host:port`, an IPv6 host in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def binding(host: str) -> str:
+    """The address to listen on for a hub that is reached by `host`: the machine itself, or everywhere."""
+    try:
+        return host if ipaddress.ip_address(host).is_loopback else "0.0.0.0"  # noqa: S104 - TLS and certificates guard it
+    except ValueError:
+        return "127.0.0.1" if host == "localhost" else "0.0.0.0"  # noqa: S104 - as above
+
+
+def read_settings(path: Path) -> HubSettings:
+    """The settings in a TOML file.
+
+    Raises:
+        BractError: `malformed`, naming each unknown, missing or wrong field.
+    """
+    try:
+        plain = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BractError(MALFORMED, f"{path.name}: not TOML") from error
+    return decode(HubSettings, plain)
+
+
+def settings_toml(settings: HubSettings) -> bytes:
+    """The settings as the TOML file that `read_settings` reads, with a word on each."""
+    lines = [
+        "# A bract hub. Unknown names are refused. Restart the hub after a change.",
+        f"name = {json.dumps(settings.name)}",
+        "# Where sites reach the hub. The server certificate is for this name: `bract renew` after a change.",
+        f"host = {json.dumps(settings.host)}",
+        "# The address it listens on.",
+        f"bind = {json.dumps(settings.bind)}",
+        f"fleet_port = {settings.fleet_port}",
+        f"wire_port = {settings.wire_port}",
+        "# Bytes of one array, and of all together.",
+        f"max_array_bytes = {settings.max_array_bytes}",
+        f"array_quota_bytes = {settings.array_quota_bytes}",
+        f"certificate_days = {settings.certificate_days}",
+        "# SQLAlchemy URL of the registry; without it, registry.db in this folder.",
+        f"{'' if settings.database else '# '}database = "
+        f"{json.dumps(settings.database or 'postgresql+psycopg://bract@localhost/bract')}",
+    ]
+    return ("\n".join(lines) + "\n").encode()

@@ -1,0 +1,1 @@
+"""The private engine: subjects are sampled, clipped and noised here, and nowhere else."""

@@ -1,0 +1,388 @@
+"""Every import of Flower, most of them semi-private, in one place: flwr is pinned, and a contract test names each symbol.
+
+What we use of Flower 1.41: node identity, messages, the run life cycle and the SuperLink's state. What we do not use: its
+bundles as carriers of code, its strategies, its process launchers. The bundle that starts a run names our installed
+packages and holds no code; neither side ever unpacks one.
+"""
+
+import hashlib
+import io
+import threading
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+from flwr.app import ConfigRecord, Context, Message, MessageType, RecordDict
+from flwr.cli.build import build_fab_from_files
+from flwr.common.constant import SubStatus
+from flwr.common.serde import context_from_proto, fab_to_proto, run_from_proto, user_config_to_proto
+from flwr.proto.control_pb2 import (
+    ListNodesRequest,
+    ListRunsRequest,
+    RegisterNodeRequest,
+    StartRunRequest,
+    StopRunRequest,
+    UnregisterNodeRequest,
+)
+from flwr.proto.node_pb2 import NodeInfo
+from flwr.proto.runtime_pb2 import (
+    AcquireTaskRequest,
+    PullTaskInputRequest,
+    PushTaskOutputRequest,
+    SendTaskHeartbeatRequest,
+)
+from flwr.serverapp import Grid
+from flwr.supercore.constant import TaskType
+from flwr.supercore.control import ControlHttpClient
+from flwr.supercore.fab import Fab
+from flwr.supercore.interceptors import (
+    RuntimeTokenHttpInterceptor,
+    RuntimeVersionHttpInterceptor,
+    SuperExecAuthHttpInterceptor,
+)
+from flwr.supercore.retry import make_simple_http_retry_invoker
+from flwr.supercore.runtime import RuntimeHttpClient
+from flwr.supercore.task_identity import TaskIdentity
+from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
+from flwr.superlink.grid import HttpGrid
+
+from bract.errors import NOT_RUNNING, OPERATOR_TOKEN, UNREACHABLE, BractError
+
+__all__ = ["ConfigRecord", "Grid", "Message", "MessageType", "NodeInfo", "RecordDict", "TaskType"]
+
+_BUNDLE_TOML = b"""[project]
+name = "bract"
+version = "1.0.0"
+description = "Names the installed packages; carries no code"
+license = "Apache-2.0"
+dependencies = ["flwr>=1.41,<1.42"]
+
+[tool.flwr.app]
+publisher = "bract"
+
+[tool.flwr.app.components]
+serverapp = "bract_server.app:app"
+clientapp = "bract_client.app:app"
+
+[tool.flwr.app.config]
+campaign = ""
+"""
+_PAYLOAD = "bract"
+_HEARTBEAT_S = 2.0
+
+
+def bundle() -> bytes:
+    """The bundle that starts a run: a project file that names installed packages. The same bytes every time."""
+    content, _ = build_fab_from_files({"pyproject.toml": _BUNDLE_TOML})
+    return bytes(content)
+
+
+def bundle_files(content: bytes) -> tuple[str, ...]:
+    """The names inside a bundle, without unpacking it; () when it is no archive."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            return tuple(archive.namelist())
+    except zipfile.BadZipFile:
+        return ()
+
+
+# --- hub: the SuperLink app and the operator's door to it -------------------------------------------------------------
+
+
+def superlink_app(
+    operators: Mapping[str, str], *, database: Path, secret: bytes, certificates: tuple[Path, Path, Path], host: str, port: int
+) -> Any:
+    """Flower's SuperLink as an ASGI app, closed to all but registered nodes, known operators and our own launcher.
+
+    Args:
+        operators: sha256 hex of a bearer token -> operator's name.
+        database: the SQLite file of Flower's state.
+        secret: shared with the process that takes ServerApp tasks.
+        certificates: CA, server certificate, server key.
+    """
+    # Half of Flower hangs on these three; only the coordinator pays for them.
+    from flwr.common.constant import NOOP_ACCOUNT_NAME, NOOP_FLWR_AID, TRANSPORT_TYPE_GRPC_RERE  # noqa: PLC0415
+    from flwr.supercore.auth.typing import AccountInfo  # noqa: PLC0415
+    from flwr.superlink.auth_plugin import NoOpControlAuthnPlugin  # noqa: PLC0415
+    from flwr.superlink.cli.flower_superlink import SuperLinkLifespan  # noqa: PLC0415
+    from flwr.superlink.config_loader import SuperLinkLifespanConfig  # noqa: PLC0415
+    from flwr.superlink.main import create_app  # noqa: PLC0415
+
+    class OperatorTokens(NoOpControlAuthnPlugin):
+        """Bearer tokens, compared by digest."""
+
+        def validate_tokens_in_metadata(self, metadata: Any) -> tuple[bool, AccountInfo | None]:
+            for _, value in metadata:
+                token = value.encode() if isinstance(value, str) else value
+                if hashlib.sha256(token).hexdigest() in operators:
+                    return True, AccountInfo(flwr_aid=NOOP_FLWR_AID, account_name=NOOP_ACCOUNT_NAME)
+            return False, None
+
+    ca, certificate, key = certificates
+    config = SuperLinkLifespanConfig(
+        control_address="",
+        health_server_address=None,
+        host=host,
+        port=port,
+        insecure=False,
+        certificates=(ca.read_bytes(), certificate.read_bytes(), key.read_bytes()),
+        superexec_auth_secret=secret,
+        authn_plugin=OperatorTokens(),
+        event_log_plugin=None,
+        fleet_event_log_plugin=None,
+        enable_event_log=False,
+        artifact_provider=None,
+        enable_supernode_auth=True,
+        fleet_api_type=TRANSPORT_TYPE_GRPC_RERE,
+        fleet_api_address=None,
+        simulation=False,
+        ssl_ca_certfile=str(ca),
+        ssl_certfile=str(certificate),
+        ssl_keyfile=str(key),
+        database=str(database),
+        isolation="process",
+        runtime_dependency_install=False,
+    )
+    return create_app(config, SuperLinkLifespan)
+
+
+class _Bearer:
+    def __init__(self, token: str) -> None:
+        self._token = token
+
+    def intercept(self, context: Any, call_next: Any) -> httpx.Response:
+        context.request.headers["authorization"] = f"Bearer {self._token}"
+        response: httpx.Response = call_next(context)
+        return response
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """A run's state as Flower tells it: `starting`, `running` or `finished` (`completed`, `failed`, `stopped`)."""
+
+    campaign: str
+    status: str
+    sub_status: str
+
+
+class Operator:
+    """The operator's door to the SuperLink's Control API."""
+
+    def __init__(self, address: str, ca: bytes, token: str) -> None:
+        self._client = ControlHttpClient.from_server_address(
+            address,
+            insecure=False,
+            root_certificates=ca,
+            interceptors=[RuntimeVersionHttpInterceptor(component_name="flwr-cli"), _Bearer(token)],
+        )
+
+    @contextmanager
+    def _refusals(self) -> Iterator[None]:
+        try:
+            yield
+        except httpx.HTTPStatusError as error:
+            if error.response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+                raise BractError(OPERATOR_TOKEN) from error
+            raise BractError(UNREACHABLE, f"the coordinator answered {error.response.status_code}") from error
+        except httpx.TransportError as error:
+            raise BractError(NOT_RUNNING, "the coordinator does not answer") from error
+
+    def nodes(self) -> dict[int, bytes]:
+        """Registered nodes: id -> public key (PEM)."""
+        with self._refusals():
+            listed = self._client.ListNodes(ListNodesRequest()).nodes_info
+        return {n.node_id: bytes(n.public_key) for n in listed if n.status != "unregistered"}
+
+    def register(self, public_key: bytes, name: str) -> int:
+        """Let the node with this public key (PEM, NIST EC) in; its id."""
+        with self._refusals():
+            return int(self._client.RegisterNode(RegisterNodeRequest(public_key=public_key, name=name)).node_id)
+
+    def unregister(self, node_id: int) -> None:
+        """Shut this node out."""
+        with self._refusals():
+            self._client.UnregisterNode(UnregisterNodeRequest(node_id=node_id))
+
+    def start(self, config: Mapping[str, str], content: bytes | None = None) -> int:
+        """Start a run with this configuration; its id. `content` is a bundle, by default our own."""
+        fab = content or bundle()
+        request = StartRunRequest(
+            fab=fab_to_proto(Fab(hashlib.sha256(fab).hexdigest(), fab, {})), override_config=user_config_to_proto(dict(config))
+        )
+        with self._refusals():
+            return int(self._client.StartRun(request).run_id)
+
+    def stop(self, run_id: int) -> None:
+        """Stop a run."""
+        with self._refusals():
+            self._client.StopRun(StopRunRequest(run_id=run_id))
+
+    def runs(self) -> dict[int, RunStatus]:
+        """All runs and their states."""
+        with self._refusals():
+            listed = self._client.ListRuns(ListRunsRequest()).run_dict
+        return {
+            int(i): RunStatus(r.override_config["campaign"].string, r.status.status, r.status.sub_status)
+            for i, r in listed.items()
+        }
+
+
+# --- tasks: what the two executors take from Flower -------------------------------------------------------------------
+
+
+def _runtime(address: str, ca: bytes | None, component: str, *interceptors: Any) -> RuntimeHttpClient:
+    return RuntimeHttpClient.from_server_address(
+        server_address=address,
+        insecure=ca is None,
+        root_certificates=ca,
+        interceptors=[RuntimeVersionHttpInterceptor(component_name=component), *interceptors],
+        retry_invoker=make_simple_http_retry_invoker(),
+    )
+
+
+class TaskQueue:
+    """Takes tasks of one kind from a SuperLink or SuperNode, authenticated by the shared secret."""
+
+    def __init__(self, kind: TaskType, address: str, ca: bytes | None, secret: bytes) -> None:
+        self._kind = kind
+        self._client = _runtime(
+            address,
+            ca,
+            "SuperExec",
+            SuperExecAuthHttpInterceptor(
+                master_secret=secret, protected_methods=frozenset({"/flwr.proto.Runtime/AcquireTask"})
+            ),
+        )
+
+    def acquire(self) -> str | None:
+        """The token of the next task, None when there is none now."""
+        return self._client.AcquireTask(AcquireTaskRequest(supported_task_types=[self._kind])).token or None
+
+
+class _Heartbeat:
+    """Tells Flower that the task lives; `stopped` is set once Flower says that the run has ended."""
+
+    def __init__(self, client: RuntimeHttpClient) -> None:
+        self.stopped = threading.Event()
+        self._done = threading.Event()
+        self._client = client
+        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+        self._thread.start()
+
+    def _beat(self) -> None:
+        while not self._done.wait(_HEARTBEAT_S):
+            try:
+                alive = self._client.SendTaskHeartbeat(SendTaskHeartbeatRequest()).success
+            except httpx.HTTPStatusError as error:
+                alive = error.response.status_code not in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN)
+            except httpx.HTTPError:
+                continue
+            if not alive:
+                self.stopped.set()
+                return
+
+    def close(self) -> None:
+        self._done.set()
+        self._thread.join()
+
+
+class ClientTask:
+    """One message for this site, from taking it to answering it. The bundle's bytes are looked at, never unpacked."""
+
+    def __init__(self, address: str, token: str) -> None:
+        self._client = _runtime(address, None, "flwr-clientapp", RuntimeTokenHttpInterceptor(token))
+        self._heartbeat = _Heartbeat(self._client)
+        self._message, self._context, _, fab = pull_task_input(self._client)
+        self.bundle = bytes(fab.content)
+        self.stopped = self._heartbeat.stopped
+
+    @property
+    def payload(self) -> dict[str, bytes | str]:
+        """What the hub sent, {} when it is not one of our messages."""
+        return _payload(self._message)
+
+    def reply(self, payload: Mapping[str, bytes | str]) -> None:
+        """Answer the message and end the task."""
+        answer = Message(_content(payload), reply_to=self._message)
+        try:
+            push_message(self._client, answer, self._context)
+            push_task_output(self._client, self._context, SubStatus.COMPLETED, "")
+        except httpx.HTTPStatusError as error:
+            raise BractError(UNREACHABLE, "the run has ended; the answer was not taken") from error
+        finally:
+            self._heartbeat.close()
+            self._client.close()
+
+
+class ServerTask:
+    """A ServerApp's task: the grid it speaks through, its configuration, and its end."""
+
+    def __init__(self, address: str, ca: bytes, token: str) -> None:
+        self._grid = HttpGrid(address, insecure=False, root_certificates=ca, token=token)
+        client = self._grid._runtime_client  # noqa: SLF001
+        self._heartbeat = _Heartbeat(client)
+        task = client.PullTaskInput(PullTaskInputRequest())
+        self._context: Context = context_from_proto(task.context)
+        run = run_from_proto(task.run)
+        TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = task.task_id, task.run.run_id, task.context.node_id
+        self._grid.set_run(run)
+        self.run_id = int(run.run_id)
+        self.config: dict[str, str] = {k: str(v) for k, v in run.override_config.items()}
+        self.stopped = self._heartbeat.stopped
+
+    @property
+    def grid(self) -> Grid:
+        """The way to the sites."""
+        return self._grid
+
+    def finish(self, failure: str | None = None) -> None:
+        """Tell Flower how the run ended: completed, or failed with this code."""
+        status = SubStatus.COMPLETED if failure is None else SubStatus.FAILED
+        self._grid._runtime_client.PushTaskOutput(  # noqa: SLF001
+            PushTaskOutputRequest(context=None, sub_status=status, details=failure or "")
+        )
+        self._heartbeat.close()
+        self._grid.close()
+
+
+# --- messages ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A site's answer: its payload, or `failed` when Flower could not get one (node gone, task died)."""
+
+    payload: dict[str, bytes | str]
+    failed: bool
+
+
+def _content(payload: Mapping[str, bytes | str]) -> RecordDict:
+    return RecordDict({_PAYLOAD: ConfigRecord(dict(payload))})
+
+
+def _payload(message: Message) -> dict[str, bytes | str]:
+    if not message.has_content():
+        return {}
+    record = message.content.config_records.get(_PAYLOAD)
+    return {} if record is None else {k: v for k, v in record.items() if isinstance(v, bytes | str)}
+
+
+def nodes(grid: Grid) -> dict[int, bytes]:
+    """The nodes that the grid reaches: id -> public key (PEM)."""
+    return {int(node.node_id): bytes(node.public_key) for node in grid.get_nodes()}
+
+
+def push(grid: Grid, payload: Mapping[str, bytes | str], node_ids: Iterable[int], *, group: str, ttl_s: float) -> list[str]:
+    """Send the same payload to each node; the messages' ids, in order ("" where one could not be sent)."""
+    messages = [Message(_content(payload), dst_node_id=n, message_type=MessageType.TRAIN, group_id=group, ttl=ttl_s) for n in node_ids]
+    return [message_id or "" for message_id in grid.push_messages(messages)]
+
+
+def pull(grid: Grid, message_id: str) -> Reply | None:
+    """The answer to one message, None while there is none. One at a time keeps the memory constant."""
+    answers = list(grid.pull_messages([message_id]))
+    return Reply(_payload(answers[0]), answers[0].has_error()) if answers else None

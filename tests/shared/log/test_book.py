@@ -1,0 +1,247 @@
+"""The log in a database keeps what happened, and tells when somebody changed it."""
+
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from sqlalchemy import Connection, Engine, delete, select, text, update
+from sqlalchemy.exc import DBAPIError
+
+from bract.database import metadata, open_engine, reading
+from bract.digest import digest
+from bract.errors import LOG, STATE, BractError
+from bract.log import book
+from bract.log.checkpoint import Checkpoint
+from bract.log.entry import new_salt
+from bract.log.merkle import Frontier
+from bract.signing import sign, unseal
+
+META = metadata()
+LOG_TABLES = book.tables(META)
+E, B, C = LOG_TABLES.entry, LOG_TABLES.body, LOG_TABLES.checkpoint
+AT = datetime(2026, 11, 22, 12, 0, 0, 123456, tzinfo=UTC)
+KEY = Ed25519PrivateKey.generate()
+
+
+@pytest.fixture
+def engine(database_url: str) -> Iterator[Engine]:
+    engine = open_engine(database_url)
+    META.create_all(engine)
+    yield engine
+    engine.dispose()
+
+
+def _append(connection: Connection, number: int) -> int:
+    return book.append(
+        connection, LOG_TABLES, kind="thing.made", actor="hub", about=f"thing-{number}", body={"n": number}, at=AT
+    )
+
+
+def _fill(engine: Engine, count: int, signed_at: tuple[int, ...]) -> None:
+    for number in range(1, count + 1):
+        with engine.begin() as connection:
+            assert _append(connection, number) == number
+            if number in signed_at:
+                book.checkpoint(connection, LOG_TABLES, KEY, "hub", AT)
+
+
+def _verify(engine: Engine, known: Checkpoint | None = None) -> book.LogReport:
+    with reading(engine).connect() as connection:
+        return book.verify(connection, LOG_TABLES, KEY.public_key(), known)
+
+
+def test_an_untouched_log_verifies(engine: Engine) -> None:
+    _fill(engine, 7, (2, 3, 7))
+    report = _verify(engine)
+    assert (report.entries, report.checkpoint_size, report.verified) == (7, 7, True)
+    with reading(engine).connect() as connection:
+        edge = Frontier()
+        for entry in book.entries(connection, LOG_TABLES):
+            edge = edge.add(entry.leaf)
+        assert f"sha256:{edge.root.hex()}" == report.root
+        assert book.body(connection, LOG_TABLES, 3) == b'{"n":3}'
+
+
+def test_an_empty_log_verifies_and_cannot_be_signed(engine: Engine) -> None:
+    assert _verify(engine).entries == 0
+    with pytest.raises(BractError) as refusal, engine.begin() as connection:
+        book.checkpoint(connection, LOG_TABLES, KEY, "hub", AT)
+    assert refusal.value.code == STATE
+
+
+def test_a_checkpoint_of_a_size_is_signed_once(engine: Engine) -> None:
+    _fill(engine, 3, (2,))
+    with engine.begin() as connection:
+        first = book.checkpoint(connection, LOG_TABLES, KEY, "hub", AT)
+        assert book.checkpoint(connection, LOG_TABLES, KEY, "hub", AT.replace(year=2027)) == first
+    assert unseal(Checkpoint, first, KEY.public_key()).size == 3
+
+
+def test_a_rolled_back_fact_leaves_no_entry_and_no_gap(engine: Engine) -> None:
+    _fill(engine, 2, ())
+    with pytest.raises(RuntimeError), engine.begin() as connection:
+        _append(connection, 3)
+        raise RuntimeError("the fact could not be kept")
+    with engine.begin() as connection:
+        assert _append(connection, 4) == 3
+    assert _verify(engine).entries == 3
+
+
+def test_appending_at_once_leaves_no_gap(engine: Engine) -> None:
+    barrier, seqs = threading.Barrier(6), list[int]()
+
+    def work() -> None:
+        barrier.wait()
+        for number in range(5):
+            with engine.begin() as connection:
+                seqs.append(_append(connection, number))
+                book.checkpoint(connection, LOG_TABLES, KEY, "hub", AT)
+
+    workers = [threading.Thread(target=work) for _ in range(6)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert sorted(seqs) == list(range(1, 31))
+    assert _verify(engine).checkpoint_size == 30
+
+
+def test_an_erased_body_is_gone_and_the_tree_stands(engine: Engine) -> None:
+    _fill(engine, 4, (4,))
+    before = _verify(engine)
+    with engine.begin() as connection:
+        assert book.erase(connection, LOG_TABLES, 2, actor="dpo", reason="Art. 17", at=AT) == 5
+        assert book.body(connection, LOG_TABLES, 2) is None
+    assert _verify(engine, Checkpoint("hub", 4, before.root, AT)).entries == 5
+    with pytest.raises(BractError) as refusal, engine.begin() as connection:
+        book.erase(connection, LOG_TABLES, 2, actor="dpo", reason="Art. 17", at=AT)
+    assert refusal.value.code == STATE
+
+
+def _move(connection: Connection, old: int, new: int) -> None:
+    connection.execute(update(E).where(E.c.seq == old).values(seq=new))
+    connection.execute(update(B).where(B.c.seq == old).values(seq=new))
+
+
+def _flip(connection: Connection) -> None:
+    connection.execute(update(E).where(E.c.seq == 3).values(about="thing-9"))
+
+
+def _flip_body(connection: Connection) -> None:
+    connection.execute(update(B).where(B.c.seq == 3).values(body=b'{"n":9}'))
+
+
+def _flip_salt(connection: Connection) -> None:
+    connection.execute(update(B).where(B.c.seq == 3).values(salt=new_salt()))
+
+
+def _lose_body(connection: Connection) -> None:
+    connection.execute(delete(B).where(B.c.seq == 3))
+
+
+def _drop(connection: Connection) -> None:
+    connection.execute(delete(B).where(B.c.seq == 3))
+    connection.execute(delete(E).where(E.c.seq == 3))
+
+
+def _drop_and_close(connection: Connection) -> None:
+    _drop(connection)
+    for seq in (4, 5, 6, 7):
+        _move(connection, seq, seq - 1)
+    _append(connection, 97)
+
+
+def _reorder(connection: Connection) -> None:
+    for old, new in ((3, 100), (4, 3), (100, 4)):
+        _move(connection, old, new)
+
+
+def _truncate(connection: Connection) -> None:
+    connection.execute(delete(B).where(B.c.seq > 4))
+    connection.execute(delete(E).where(E.c.seq > 4))
+
+
+def _replace_tail(connection: Connection) -> None:
+    _truncate(connection)
+    for number in (95, 96, 97):
+        _append(connection, number)
+
+
+def _foreign_checkpoint(connection: Connection) -> None:
+    envelope = sign(Checkpoint("hub", 7, digest(b"x"), AT), Ed25519PrivateKey.generate())
+    connection.execute(update(C).where(C.c.size == 7).values(envelope=envelope.to_json()))
+
+
+def _another_checkpoint(connection: Connection) -> None:
+    early = connection.scalar(select(C.c.envelope).where(C.c.size == 5))
+    connection.execute(update(C).where(C.c.size == 7).values(envelope=early))
+
+
+CHANGES: dict[Callable[[Connection], None], str] = {
+    _flip: "entries 3 to 5",
+    _flip_body: "log entry 3 has another body",
+    _flip_salt: "log entry 3 has another body",
+    _lose_body: "log entry 3 has lost its body",
+    _drop: "log entry 3 is missing",
+    _drop_and_close: "entries 3 to 5",
+    _reorder: "entries 3 to 5",
+    _truncate: "log entry 5 is missing: 7 entries were signed",
+    _replace_tail: "entries 3 to 5",
+    _foreign_checkpoint: "the checkpoint of 7 entries",
+    _another_checkpoint: "the checkpoint of 7 entries",
+}
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__.strip("_"))
+def test_a_change_is_found_and_named(database_url: str, change: Callable[[Connection], None]) -> None:
+    """The one who changes has the whole database: no triggers, no foreign keys."""
+    engine = open_engine(database_url)
+    META.create_all(engine)
+    _fill(engine, 7, (2, 5, 7))
+    assert _verify(engine).entries == 7
+    with engine.connect() as connection:
+        if engine.dialect.name == "sqlite":
+            connection.connection.driver_connection.execute("PRAGMA foreign_keys=OFF")  # type: ignore[union-attr]
+        else:
+            connection.execute(text("SET session_replication_role = replica"))
+        change(connection)
+        connection.commit()
+    with pytest.raises(BractError, match=CHANGES[change]) as refusal:
+        _verify(engine)
+    assert refusal.value.code == LOG
+    engine.dispose()
+
+
+def test_a_checkpoint_kept_elsewhere_finds_a_log_cut_back(engine: Engine) -> None:
+    _fill(engine, 7, (5, 7))
+    with engine.begin() as connection:
+        kept = unseal(Checkpoint, book.checkpoint(connection, LOG_TABLES, KEY, "hub", AT), KEY.public_key())
+        connection.execute(delete(C).where(C.c.size == 7))
+        connection.execute(delete(B).where(B.c.seq > 5))
+        connection.execute(delete(E).where(E.c.seq > 5))
+    assert _verify(engine).entries == 5
+    with pytest.raises(BractError, match="log entry 6 is missing"):
+        _verify(engine, kept)
+
+
+def test_the_tables_keep_their_rows(engine: Engine) -> None:
+    _fill(engine, 3, (3,))
+    with engine.begin() as connection:
+        for ddl in book.guards(engine.dialect.name):
+            connection.execute(text(ddl))
+    for statement in (
+        update(E).values(actor="x"),
+        delete(E),
+        update(C).values(size=1),
+        delete(C),
+        update(B).values(salt=b""),
+    ):
+        with pytest.raises(DBAPIError, match="keeps its rows"), engine.begin() as connection:
+            connection.execute(statement)
+    with engine.begin() as connection:
+        book.erase(connection, LOG_TABLES, 1, actor="dpo", reason="Art. 17", at=AT)
+        for ddl in book.unguards(engine.dialect.name):
+            connection.execute(text(ddl))
+        connection.execute(update(E).values(actor="x"))

@@ -1,0 +1,90 @@
+"""Flower is pinned, and what we use of it is named here: an upgrade that moves a symbol fails loudly, at once."""
+
+import ast
+import hashlib
+import importlib
+import io
+import zipfile
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from bract import flower
+
+SYMBOLS = {
+    "flwr.app": ["ConfigRecord", "Context", "Message", "MessageType", "RecordDict"],
+    "flwr.cli.build": ["build_fab_from_files"],
+    "flwr.common.constant": ["NOOP_ACCOUNT_NAME", "NOOP_FLWR_AID", "TRANSPORT_TYPE_GRPC_RERE", "SubStatus"],
+    "flwr.common.serde": ["context_from_proto", "fab_to_proto", "run_from_proto", "user_config_to_proto"],
+    "flwr.proto.control_pb2": [
+        "ListNodesRequest",
+        "ListRunsRequest",
+        "RegisterNodeRequest",
+        "StartRunRequest",
+        "StopRunRequest",
+        "UnregisterNodeRequest",
+    ],
+    "flwr.proto.node_pb2": ["NodeInfo"],
+    "flwr.proto.runtime_pb2": [
+        "AcquireTaskRequest",
+        "PullTaskInputRequest",
+        "PushTaskOutputRequest",
+        "SendTaskHeartbeatRequest",
+    ],
+    "flwr.serverapp": ["Grid"],
+    "flwr.supercore.auth.typing": ["AccountInfo"],
+    "flwr.supercore.constant": ["TaskType"],
+    "flwr.supercore.control": ["ControlHttpClient"],
+    "flwr.supercore.fab": ["Fab"],
+    "flwr.supercore.interceptors": [
+        "RuntimeTokenHttpInterceptor",
+        "RuntimeVersionHttpInterceptor",
+        "SuperExecAuthHttpInterceptor",
+    ],
+    "flwr.supercore.retry": ["make_simple_http_retry_invoker"],
+    "flwr.supercore.runtime": ["RuntimeHttpClient"],
+    "flwr.supercore.task_identity": ["TaskIdentity"],
+    "flwr.supernode.runtime.run_clientapp": ["pull_task_input", "push_message", "push_task_output"],
+    "flwr.superlink.auth_plugin": ["NoOpControlAuthnPlugin"],
+    "flwr.superlink.cli.flower_superlink": ["SuperLinkLifespan"],
+    "flwr.superlink.config_loader": ["SuperLinkLifespanConfig"],
+    "flwr.superlink.grid": ["HttpGrid"],
+    "flwr.superlink.main": ["create_app"],
+}
+
+
+def test_flower_is_the_pinned_line() -> None:
+    assert version("flwr").startswith("1.41.")
+
+
+@pytest.mark.parametrize(("module", "names"), SYMBOLS.items())
+def test_every_symbol_that_we_use_is_there(module: str, names: list[str]) -> None:
+    found = importlib.import_module(module)
+    assert [name for name in names if not hasattr(found, name)] == []
+
+
+def test_the_list_above_is_exactly_what_the_adapter_imports() -> None:
+    tree = ast.parse(Path(flower.__file__).read_text(encoding="utf-8"))
+    used: dict[str, set[str]] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("flwr"):
+            used.setdefault(node.module or "", set()).update(alias.name for alias in node.names)
+    assert used == {module: set(names) for module, names in SYMBOLS.items()}
+
+
+def test_our_bundle_carries_names_and_no_code() -> None:
+    content = flower.bundle()
+    assert flower.bundle_files(content) == ("pyproject.toml", ".info/CONTENT")
+    assert hashlib.sha256(content).digest() == hashlib.sha256(flower.bundle()).digest()
+
+
+def test_a_bundle_is_looked_into_without_being_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("bract_client/__init__.py", "raise SystemExit")
+        archive.writestr("../escape.py", "")
+    assert flower.bundle_files(buffer.getvalue()) == ("bract_client/__init__.py", "../escape.py")
+    assert list(tmp_path.iterdir()) == []
+    assert flower.bundle_files(b"no archive") == ()
