@@ -49,7 +49,10 @@ class Trainer:
 
     def _start(self) -> subprocess.Popen[bytes]:
         program = Program(
-            "trainer", python("bract_client.trainer", str(self._home.root)), environment(self._home.root), self._home.logs / "trainer.log"
+            "trainer",
+            python("bract_client.trainer", str(self._home.root)),
+            environment(self._home.root),
+            self._home.logs / "trainer.log",
         )
         return spawn(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 

@@ -18,8 +18,9 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from bract.database import migrate, open_engine, revisions
+from bract.database import open_engine
 from bract.errors import FOREIGN_CODE, LATE, NO_CLEARANCE, POLICY, UNKNOWN_SITE, UNTRUSTED, BractError
+from bract.migrations import migrate, revisions
 from bract.plan import CampaignPlan, Place, Proposal, RoundPlan
 from bract.signing import Envelope, parse_envelope, sign, unseal, verify_key
 from bract.supervisor import Program, environment, python
@@ -122,7 +123,6 @@ class Site:
             raise BractError(UNKNOWN_SITE, "the campaign does not name this site")
         permit(self.policy, plan)
         return plan
-
 
 
 def runtime_address(home: SiteHome) -> str:

@@ -1,6 +1,6 @@
 """The ServerApp process: one campaign, run from installed code. The task's token comes on standard input, never in `ps`.
 
-    python -m bract_server.app HUB < token
+python -m bract_server.app HUB < token
 """
 
 import logging

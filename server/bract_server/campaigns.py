@@ -101,5 +101,3 @@ def stop(registry: HubRegistry, door: Operator, name: str, at: datetime) -> None
     for run_id, status in door.runs().items():
         if status.status != "finished" and status.campaign == name:
             door.stop(run_id)
-
-

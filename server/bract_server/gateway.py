@@ -3,7 +3,7 @@
 import signal
 import sys
 import threading
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from bract.files import read_private
@@ -12,6 +12,9 @@ from bract_server.home import open_home
 from bract_server.hub import open_registry, open_store
 from bract_server.service import HubServer
 
+_SWEEP_EVERY, _STALE = timedelta(minutes=1), timedelta(hours=1)
+"""How often uploads that were cut off are looked for, and after what time they are deleted."""
+
 
 def main(argv: list[str]) -> int:
     """Serve until SIGTERM. Refuses private files that others can read."""
@@ -19,9 +22,10 @@ def main(argv: list[str]) -> int:
     home, stop = open_home(Path(argv[0])), threading.Event()
     settings = home.settings()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    store = open_store(home)
     server = HubServer(
         open_registry(home),
-        open_store(home),
+        store,
         hub=settings.name,
         listen=settings.listen,
         key=read_private(home.server_key),
@@ -30,7 +34,8 @@ def main(argv: list[str]) -> int:
         clock=lambda: datetime.now(UTC),
     )
     server.start()
-    stop.wait()
+    while not stop.wait(_SWEEP_EVERY.total_seconds()):
+        store.sweep(datetime.now(UTC) - _STALE)
     server.stop()
     return 0
 

@@ -1,6 +1,7 @@
 """The hub as a whole: its registry, its arrays, and the processes that serve them."""
 
-from bract.database import migrate, open_engine, revisions
+from bract.database import open_engine
+from bract.migrations import migrate, revisions
 from bract.supervisor import Program, environment, python
 from bract_server.arrays import ArrayStore
 from bract_server.home import HubHome

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from bract import flower
 from bract.arrays import ArraysFile, read_layout
 from bract.digest import Digest
-from bract.errors import CODES, LATE, QUORUM, SITE_FAILED, STATE, UNREACHABLE, BractError
+from bract.errors import CODES, LATE, QUORUM, SITE_FAILED, STALE_CLEARANCE, STATE, UNREACHABLE, BractError
 from bract.identity import node_fingerprint
 from bract.plan import CampaignPlan, Place, RoundPlan
 from bract.receipt import EncoderVersion
@@ -220,8 +220,23 @@ def _expected(hub: Hub, campaign: CampaignPlan, plan: RoundPlan, plan_digest: Di
 
 
 def _close(hub: Hub, campaign: Campaign, plan: RoundPlan, missing: dict[str, str]) -> bool:
-    """Commit the round on quorum, else abort it; the updates' arrays are deleted either way."""
+    """Commit the round on quorum, else abort it; the updates' arrays are deleted either way.
+
+    A withdrawal may end a clearance while the round is being closed; it is then closed again without that site.
+    """
+    for _ in plan.cohort:
+        try:
+            return _close_once(hub, campaign, plan, missing)
+        except BractError as error:
+            if error.code != STALE_CLEARANCE:
+                raise
+    raise BractError(STALE_CLEARANCE)
+
+
+def _close_once(hub: Hub, campaign: Campaign, plan: RoundPlan, missing: dict[str, str]) -> bool:
     accepted = hub.registry.contributions(campaign.digest, plan.number)
+    gone = {p.site for p in plan.cohort} - {c.site for c in accepted} - missing.keys()
+    missing = missing | dict.fromkeys(gone, STALE_CLEARANCE)
     if len(accepted) < campaign.plan.quorum:
         hub.registry.abort_round(campaign.digest, plan.number, missing, hub.now())
         _discard(hub, [c.update for c in accepted])

@@ -9,13 +9,8 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-from alembic import command
-from alembic.config import Config
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import (
     JSON,
     URL,
@@ -34,7 +29,6 @@ from sqlalchemy import (
     create_engine,
     event,
     make_url,
-    text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import ArgumentError
@@ -63,8 +57,6 @@ DigestText = String(71)
 
 Number = BigInteger().with_variant(Integer(), "sqlite")
 """A 64-bit integer that may be a primary key on both databases."""
-
-_MIGRATION_LOCK = 0x6272616374  # "bract": two processes that start at once must not both migrate
 
 
 class Utc(TypeDecorator[datetime]):
@@ -202,60 +194,6 @@ def lock_row(on: Connection | Session, statement: Select[Any]) -> Row[Any] | Non
     PostgreSQL locks the row; on SQLite the transaction already holds the only write lock.
     """
     return on.execute(statement.with_for_update()).first()
-
-
-def migrate(engine: Engine, script_location: Path, revision: str = "head") -> None:
-    """Bring the database to a revision, in one transaction: it arrives there or stays where it was.
-
-    `base` or `-N` go down. `script_location` holds Alembic's `versions/` and an `env.py` that calls `run_migrations`.
-
-    Raises:
-        BractError: `concurrent`, `disk`, `unreachable` as `open_engine` tells.
-    """
-    config = _config(script_location)
-    with engine.begin() as connection:
-        if connection.dialect.name == "postgresql":
-            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
-        config.attributes["connection"] = connection
-        if revision == "base" or revision.startswith("-"):
-            command.downgrade(config, revision)
-        else:
-            command.upgrade(config, revision)
-
-
-def revisions(engine: Engine, script_location: Path) -> tuple[str | None, str | None]:
-    """The database's schema revision, and the newest one that this version knows."""
-    with reading(engine).connect() as connection:
-        there = MigrationContext.configure(connection).get_current_revision()
-    return there, ScriptDirectory.from_config(_config(script_location)).get_current_head()
-
-
-def at_head(engine: Engine, script_location: Path) -> bool:
-    """Whether the database has the newest schema that this version knows."""
-    heads = set(ScriptDirectory.from_config(_config(script_location)).get_heads())
-    with reading(engine).connect() as connection:
-        return set(MigrationContext.configure(connection).get_current_heads()) == heads
-
-
-def run_migrations(context: ModuleType, target: MetaData) -> None:
-    """What each side's `env.py` does: run the asked revisions on the connection that `migrate` opened.
-
-    `context` is `alembic.context`, which exists only while Alembic runs an `env.py`.
-    """
-    connection: Connection = context.config.attributes["connection"]
-    context.configure(
-        connection=connection,
-        target_metadata=target,
-        render_as_batch=True,
-        transactional_ddl=False,  # `migrate` holds the one transaction
-    )
-    context.run_migrations()
-
-
-def _config(script_location: Path) -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(script_location).replace("%", "%%"))
-    return config
 
 
 def refuse_changes(dialect: str, table: str, columns: Sequence[str] = (), *, deletes: bool = True) -> tuple[str, ...]:

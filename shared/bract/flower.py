@@ -47,8 +47,8 @@ from flwr.supercore.interceptors import (
 from flwr.supercore.retry import make_simple_http_retry_invoker
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.task_identity import TaskIdentity
-from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
 from flwr.superlink.grid import HttpGrid
+from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
 
 from bract.errors import NOT_RUNNING, OPERATOR_TOKEN, UNREACHABLE, BractError
 
@@ -94,7 +94,13 @@ def bundle_files(content: bytes) -> tuple[str, ...]:
 
 
 def superlink_app(
-    operators: Mapping[str, str], *, database: Path, secret: bytes, certificates: tuple[Path, Path, Path], host: str, port: int
+    operators: Mapping[str, str],
+    *,
+    database: Path,
+    secret: bytes,
+    certificates: tuple[Path, Path, Path],
+    host: str,
+    port: int,
 ) -> Any:
     """Flower's SuperLink as an ASGI app, closed to all but registered nodes, known operators and our own launcher.
 
@@ -211,7 +217,8 @@ class Operator:
         """Start a run with this configuration; its id. `content` is a bundle, by default our own."""
         fab = content or bundle()
         request = StartRunRequest(
-            fab=fab_to_proto(Fab(hashlib.sha256(fab).hexdigest(), fab, {})), override_config=user_config_to_proto(dict(config))
+            fab=fab_to_proto(Fab(hashlib.sha256(fab).hexdigest(), fab, {})),
+            override_config=user_config_to_proto(dict(config)),
         )
         with self._refusals():
             return int(self._client.StartRun(request).run_id)
@@ -328,7 +335,11 @@ class ServerTask:
         task = client.PullTaskInput(PullTaskInputRequest())
         self._context: Context = context_from_proto(task.context)
         run = run_from_proto(task.run)
-        TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = task.task_id, task.run.run_id, task.context.node_id
+        TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = (
+            task.task_id,
+            task.run.run_id,
+            task.context.node_id,
+        )
         self._grid.set_run(run)
         self.run_id = int(run.run_id)
         self.config: dict[str, str] = {k: str(v) for k, v in run.override_config.items()}
@@ -376,9 +387,14 @@ def nodes(grid: Grid) -> dict[int, bytes]:
     return {int(node.node_id): bytes(node.public_key) for node in grid.get_nodes()}
 
 
-def push(grid: Grid, payload: Mapping[str, bytes | str], node_ids: Iterable[int], *, group: str, ttl_s: float) -> list[str]:
+def push(
+    grid: Grid, payload: Mapping[str, bytes | str], node_ids: Iterable[int], *, group: str, ttl_s: float
+) -> list[str]:
     """Send the same payload to each node; the messages' ids, in order ("" where one could not be sent)."""
-    messages = [Message(_content(payload), dst_node_id=n, message_type=MessageType.TRAIN, group_id=group, ttl=ttl_s) for n in node_ids]
+    messages = [
+        Message(_content(payload), dst_node_id=n, message_type=MessageType.TRAIN, group_id=group, ttl=ttl_s)
+        for n in node_ids
+    ]
     return [message_id or "" for message_id in grid.push_messages(messages)]
 
 

@@ -6,6 +6,7 @@ stays in between and watches.
 
 import ctypes
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ _PR_SET_PDEATHSIG = 1
 def main(argv: list[str]) -> int:
     """Become the program, on the leash of process `argv[0]`."""
     parent, program = int(argv[0]), argv[1:]
-    if sys.platform == "linux":
+    if platform.system() == "Linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
             return 1  # it ended before the leash was on

@@ -83,7 +83,11 @@ def parse_envelope(data: bytes) -> Envelope:
         if set(body) != {"payloadType", "payload", "signatures"}:
             raise ValueError("fields")
         (one,) = body["signatures"]
-        if set(one) != {"keyid", "sig"} or not isinstance(body["payloadType"], str) or not isinstance(one["keyid"], str):
+        if (
+            set(one) != {"keyid", "sig"}
+            or not isinstance(body["payloadType"], str)
+            or not isinstance(one["keyid"], str)
+        ):
             raise ValueError("fields")
         return Envelope(
             body["payloadType"],

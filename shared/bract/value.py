@@ -7,7 +7,6 @@ unknown and missing fields, so a typo is an error and never a silent default.
 import dataclasses
 import json
 from datetime import UTC, datetime
-from functools import cache
 from typing import Any, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
@@ -21,9 +20,13 @@ strict = with_config(ConfigDict(extra="forbid", allow_inf_nan=False))
 """Class decorator of every public value, applied above `@dataclass(frozen=True)`."""
 
 
-@cache
+_ADAPTERS: dict[type[Any], TypeAdapter[Any]] = {}
+
+
 def _adapter(cls: type[Any]) -> TypeAdapter[Any]:
-    return TypeAdapter(cls)
+    if cls not in _ADAPTERS:
+        _ADAPTERS[cls] = TypeAdapter(cls)
+    return _ADAPTERS[cls]
 
 
 def decode(cls: type[T], data: bytes | dict[str, Any]) -> T:

@@ -12,9 +12,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import Engine
 
 from bract.consent import Purpose
-from bract.database import migrate, open_engine
+from bract.database import open_engine
 from bract.digest import digest
 from bract.encoders.spec import TableSpec
+from bract.migrations import migrate
 from bract.objectives.spec import MaskedTableSpec
 from bract.plan import CampaignPlan, Place, RoundPlan, SitePlan
 from bract.privacy.spec import PrivacySpec

@@ -13,7 +13,9 @@ NOW = datetime(2026, 6, 1, tzinfo=UTC)
 P, OTHER = Purpose.PRETRAINING, Purpose.EVALUATION
 
 
-def event(decision: Decision, days: int, *, until: int | None = None, dataset: str | None = None, purpose: Purpose = P) -> ConsentEvent:
+def event(
+    decision: Decision, days: int, *, until: int | None = None, dataset: str | None = None, purpose: Purpose = P
+) -> ConsentEvent:
     end = None if until is None else NOW + timedelta(days=until)
     return ConsentEvent(purpose, decision, NOW + timedelta(days=days), end, dataset)
 
@@ -38,7 +40,10 @@ TABLE = {
         Verdict.DENIED,
     ),
     "a denial of all beats a permit of one": ([event(DENY, -9), event(PERMIT, -5, dataset="a")], Verdict.DENIED),
-    "one live permit of two is enough": ([event(PERMIT, -9, until=-1), event(PERMIT, -9, dataset="a")], Verdict.ADMITTED),
+    "one live permit of two is enough": (
+        [event(PERMIT, -9, until=-1), event(PERMIT, -9, dataset="a")],
+        Verdict.ADMITTED,
+    ),
 }
 
 

@@ -16,15 +16,14 @@ from bract.database import (
     Json,
     Utc,
     allow_changes,
-    at_head,
     lock_row,
     metadata,
-    migrate,
     open_engine,
     reading,
     refuse_changes,
 )
 from bract.errors import CONCURRENT, DISK, MALFORMED, UNREACHABLE, BractError
+from bract.migrations import at_head, migrate
 
 META = metadata()
 MOMENT = Table("moment", META, Column("id", Integer, primary_key=True), Column("at", Utc()), Column("data", Json))
@@ -214,7 +213,8 @@ def test_only_the_named_columns_are_kept(engine: Engine) -> None:
 
 ENV = """
 from alembic import context
-from bract.database import metadata, run_migrations
+from bract.database import metadata
+from bract.migrations import run_migrations
 run_migrations(context, metadata())
 """
 FIRST = """

@@ -36,7 +36,9 @@ PRIVACY = st.builds(
 @st.composite
 def plans(draw: st.DrawFn) -> CampaignPlan:
     image = draw(st.booleans())
-    names = draw(st.lists(st.from_regex(r"[a-z0-9][a-z0-9-]{0,10}", fullmatch=True), min_size=1, max_size=4, unique=True))
+    names = draw(
+        st.lists(st.from_regex(r"[a-z0-9][a-z0-9-]{0,10}", fullmatch=True), min_size=1, max_size=4, unique=True)
+    )
     return CampaignPlan(
         name=draw(st.from_regex(r"[a-z0-9][a-z0-9-]{0,20}", fullmatch=True)),
         purpose=draw(st.sampled_from(Purpose)),
@@ -86,7 +88,9 @@ def test_what_has_no_canonical_form_is_refused(value: object) -> None:
         canonical({"value": value})
 
 
-@pytest.mark.parametrize("text", ["", "sha256:", "sha256:" + "g" * 64, "sha256:" + "A" * 64, "md5:" + "0" * 32, "sha256:" + "0" * 64 + "\n"])
+@pytest.mark.parametrize(
+    "text", ["", "sha256:", "sha256:" + "g" * 64, "sha256:" + "A" * 64, "md5:" + "0" * 32, "sha256:" + "0" * 64 + "\n"]
+)
 def test_only_digests_are_digests(text: str) -> None:
     with pytest.raises(BractError):
         parse_digest(text)

@@ -14,7 +14,9 @@ from bract_client.home import open_home
 from bract_client.site import open_registry
 from bract_client.sources.location import ImagesLocation, TableLocation
 
-app = typer.Typer(help="The site's data sets; nothing of them ever leaves.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="The site's data sets; nothing of them ever leaves.", no_args_is_help=True, rich_markup_mode=None
+)
 consent = typer.Typer(help="What people decided.", no_args_is_help=True, rich_markup_mode=None)
 
 
@@ -25,7 +27,9 @@ def add(
     schema: Annotated[str, typer.Option(help="The public schema of the table's columns.")] = "adult",
     images: Annotated[Path | None, typer.Option(help="A folder of PNG files with a manifest.csv.")] = None,
     shape: Annotated[str, typer.Option(help="Channels, height and width of the images.")] = "1x28x28",
-    retention_days: Annotated[int | None, typer.Option(help="Days after collection for which records may be used.")] = None,
+    retention_days: Annotated[
+        int | None, typer.Option(help="Days after collection for which records may be used.")
+    ] = None,
     site: SiteFolder = Path(),
     as_json: AsJson = False,
 ) -> None:
@@ -64,7 +68,9 @@ def admission(
     if as_json:
         console.emit({"subjects": report.admitted_subjects, "records": report.admitted_records, "refused": refused})
         return
-    console.out.print(f"{report.admitted_subjects} subjects, {report.admitted_records} records may be used for {purpose}")
+    console.out.print(
+        f"{report.admitted_subjects} subjects, {report.admitted_records} records may be used for {purpose}"
+    )
     console.out.print(console.table("refused", ("reason", "records"), sorted(refused.items())))
 
 

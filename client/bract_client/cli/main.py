@@ -45,9 +45,11 @@ def init(
     as_json: AsJson = False,
 ) -> None:
     """Make a site: its keys are created here and never leave."""
-    home = homes.create(folder, name=name, settings=decode(
-        SiteSettings, {"name": name, "subjects_floor": subjects_floor, "runtime_port": runtime_port}
-    ))
+    home = homes.create(
+        folder,
+        name=name,
+        settings=decode(SiteSettings, {"name": name, "subjects_floor": subjects_floor, "runtime_port": runtime_port}),
+    )
     open_registry(home)
     if as_json:
         console.emit({"site": str(home.root), "name": name})
@@ -98,7 +100,9 @@ def run(folder: Annotated[Path, typer.Argument(envvar="BRACT_SITE", help="The si
         settings = home.settings()
 
         def ready() -> None:
-            console.out.print(f"site {settings.name}: serving the hub at {home.bundle().wire}; logs in {home.logs}; Ctrl-C ends it")
+            console.out.print(
+                f"site {settings.name}: serving the hub at {home.bundle().wire}; logs in {home.logs}; Ctrl-C ends it"
+            )
 
         Supervisor(programs(home), lambda text: console.err.print(text)).run(ready)
 

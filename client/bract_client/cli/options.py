@@ -6,7 +6,9 @@ from typing import Annotated
 
 import typer
 
-SiteFolder = Annotated[Path, typer.Option("--site", envvar="BRACT_SITE", help="The site's folder.", show_default="here")]
+SiteFolder = Annotated[
+    Path, typer.Option("--site", envvar="BRACT_SITE", help="The site's folder.", show_default="here")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 

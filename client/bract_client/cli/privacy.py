@@ -37,7 +37,15 @@ def ledger(site: SiteFolder = Path(), as_json: AsJson = False) -> None:
         console.emit(rows)
         return
     cells = [
-        (r["dataset"], r["rounds"], f"{r['epsilon']:.3f}", f"{r['epsilon_prv']:.3f}", f"{r['epsilon_rdp']:.3f}", r["epsilon_cap"], f"{r['delta']:g}")
+        (
+            r["dataset"],
+            r["rounds"],
+            f"{r['epsilon']:.3f}",
+            f"{r['epsilon_prv']:.3f}",
+            f"{r['epsilon_rdp']:.3f}",
+            r["epsilon_cap"],
+            f"{r['delta']:g}",
+        )
         for r in rows
     ]
     columns = ("data set", "rounds", "ε (PLD)", "ε (PRV)", "ε (RDP)", "cap", "δ")

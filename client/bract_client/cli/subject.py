@@ -24,7 +24,9 @@ def withdraw(subject_id: SubjectId, site: SiteFolder = Path(), as_json: AsJson =
         console.emit({"snapshots": list(snapshots)})
         return
     console.out.print(f"Withdrawn. {len(snapshots)} earlier snapshots held a record of this person.")
-    console.out.print("What remains: encoders trained before are bounded by their (ε, δ); nothing was erased from them.")
+    console.out.print(
+        "What remains: encoders trained before are bounded by their (ε, δ); nothing was erased from them."
+    )
 
 
 @app.command()
@@ -45,7 +47,9 @@ def rounds(subject_id: SubjectId, site: SiteFolder = Path(), as_json: AsJson = F
     """In which rounds a record of this person was in the cleared snapshot."""
     parts = open_registry(open_home(site)).parts(subject_id)
     if as_json:
-        console.emit([{"campaign": p.campaign, "number": p.number, "snapshot": p.snapshot, "held": p.held} for p in parts])
+        console.emit(
+            [{"campaign": p.campaign, "number": p.number, "snapshot": p.snapshot, "held": p.held} for p in parts]
+        )
         return
     rows = [(p.campaign[:19], p.number, p.snapshot[:19], "in" if p.held else "out") for p in parts]
     console.out.print(console.table("rounds", ("campaign", "round", "snapshot", "this person"), rows))
@@ -71,7 +75,13 @@ def history(subject_id: SubjectId, site: SiteFolder = Path(), as_json: AsJson = 
         )
         return
     rows = [
-        (e.event.purpose, e.event.decision, str(e.event.valid_from)[:19], str(e.event.valid_to or "")[:19], e.event.dataset or "all")
+        (
+            e.event.purpose,
+            e.event.decision,
+            str(e.event.valid_from)[:19],
+            str(e.event.valid_to or "")[:19],
+            e.event.dataset or "all",
+        )
         for e in events
     ]
     console.out.print(console.table("decisions", ("purpose", "decision", "from", "to", "data set"), rows))

@@ -26,7 +26,10 @@ def sample(
     parts = SAMPLES[name](len(sites), SAMPLE_SEED)
     for site, part in zip(sites, parts.sites, strict=True):
         (write_table if name == "adult" else write_images)(folder / site, part)
-    told = [{"site": s, "folder": str(folder / s), "records": len(p.record_ids)} for s, p in zip(sites, parts.sites, strict=True)]
+    told = [
+        {"site": s, "folder": str(folder / s), "records": len(p.record_ids)}
+        for s, p in zip(sites, parts.sites, strict=True)
+    ]
     if as_json:
         console.emit(told)
         return

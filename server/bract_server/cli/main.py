@@ -58,7 +58,9 @@ def hub(folder: Annotated[Path, typer.Argument(envvar="BRACT_HUB", help="The hub
         open_registry(home)
 
         def ready() -> None:
-            console.out.print(f"hub {settings.name}: Flower at {settings.fleet}, arrays and registry at {settings.wire}")
+            console.out.print(
+                f"hub {settings.name}: Flower at {settings.fleet}, arrays and registry at {settings.wire}"
+            )
             console.out.print(f"logs in {home.logs}; Ctrl-C ends it")
 
         Supervisor(programs(home), lambda text: console.err.print(text)).run(ready)
@@ -95,5 +97,3 @@ def version() -> None:
 def main() -> NoReturn:
     """The entry point of `bract`."""
     console.run(app)
-
-

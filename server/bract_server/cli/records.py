@@ -39,7 +39,9 @@ def list_withdrawals(hub: HubFolder = Path(), as_json: AsJson = False) -> None:
         for w in told
         for i in w["affected"]
     ]
-    console.out.print(console.table("affected encoder versions", ("noticed", "site", "campaign", "round", "version", "effect"), rows))
+    console.out.print(
+        console.table("affected encoder versions", ("noticed", "site", "campaign", "round", "version", "effect"), rows)
+    )
 
 
 @log.command()

@@ -19,16 +19,16 @@ def demo_plan(name: str, sites: tuple[str, ...], rounds: int) -> CampaignPlan:
         name=name,
         purpose=Purpose.PRETRAINING,
         dataset="adult",
-        encoder=TableSpec("table", "adult"),
+        encoder=TableSpec("table", "adult", dim=64),
         objective=MaskedTableSpec("masked-table"),
-        privacy=PrivacySpec(clip=1.0, noise_multiplier=1.0, sampling_rate=0.05, steps=30, delta=1e-6),
+        privacy=PrivacySpec(clip=1.0, noise_multiplier=0.92, sampling_rate=0.045, steps=40, delta=1e-6),
         sites=tuple(SitePlan(site, weight=1.0, subjects_floor=FLOOR) for site in sites),
         rounds=rounds,
         quorum=max(2, len(sites) - 1),
         deadline_s=90.0,
-        grace_s=8.0,
-        local=LocalOptimizer("adam", 2e-3),
-        server=ServerOptimizer("fedavg", 1.0),
+        grace_s=10.0,
+        local=LocalOptimizer("adam", 4e-3),
+        server=ServerOptimizer("fedavg", 1.5),
     ).check()
 
 

@@ -95,7 +95,8 @@ def stage(folder: Path) -> Iterator[Stage]:
 def each(arguments: Sequence[Sequence[str]]) -> list[Any]:
     """Run several commands at the same time; their answers in order."""
     started = [
-        subprocess.Popen(python(*words, "--json"), stdout=subprocess.PIPE, stderr=subprocess.PIPE) for words in arguments
+        subprocess.Popen(python(*words, "--json"), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for words in arguments
     ]
     answers = []
     for words, process in zip(arguments, started, strict=True):

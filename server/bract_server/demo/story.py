@@ -75,7 +75,9 @@ def tell(folder: Path, sites: int, rounds: int) -> dict[str, Any]:
 def _cast(folder: Path, made: Stage, names: tuple[str, ...]) -> Story:
     heading("1. A hub and its sites: every key is made where it is used")
     fleet, wire, *runtime = free_ports(2 + len(names))
-    hub = command(HUB, "init", str(folder / "hub"), "--name", "demo-hub", "--fleet-port", str(fleet), "--wire-port", str(wire))
+    hub = command(
+        HUB, "init", str(folder / "hub"), "--name", "demo-hub", "--fleet-port", str(fleet), "--wire-port", str(wire)
+    )
     say(f"hub        fingerprint {hub['fingerprint'][7:27]}…")
     home = open_home(folder / "hub")
     made.start("hub", HUB, "hub", home.root)
@@ -104,13 +106,20 @@ def _admission(story: Story) -> None:
     data = story.folder / "data"
     command(HUB, "sample", "adult", str(data), *(word for name in story.names for word in ("--site", name)))
     paths = {name: str(story.site(name)) for name in story.names}
-    each([(SITE, "data", "add", "adult", "--table", str(data / n / "records.parquet"), "--site", paths[n]) for n in paths])
+    each(
+        [
+            (SITE, "data", "add", "adult", "--table", str(data / n / "records.parquet"), "--site", paths[n])
+            for n in paths
+        ]
+    )
     each([(SITE, "consent", "import", str(data / n / "consent.csv"), "--site", paths[n]) for n in paths])
     counted = each([(SITE, "data", "admission", "adult", "--site", paths[n]) for n in paths])
     story.told["sites"] = []
     for name, counts in zip(story.names, counted, strict=True):
         refused = ", ".join(f"{count} {reason}" for reason, count in sorted(counts["refused"].items()))
-        say(f"{name:10} {counts['subjects']} persons admitted; refused: {refused or 'none'}  (these counts stay at the site)")
+        say(
+            f"{name:10} {counts['subjects']} persons admitted; refused: {refused or 'none'}  (these counts stay at the site)"
+        )
         story.told["sites"].append({"name": name, "admitted": counts["subjects"], "refused": counts["refused"]})
     for name in story.names:
         story.stage.start(name, SITE, "run", story.site(name))
@@ -121,8 +130,10 @@ def _campaign(story: Story, rounds: int) -> None:
     plan = demo_plan(CAMPAIGN, story.names, rounds)
     campaigns.create(story.registry, open_store(story.home), plan, datetime.now(UTC))
     privacy = plan.privacy
-    say(f"masked columns on UCI Adult; unit: one person; σ = {privacy.noise_multiplier:g}, q = {privacy.sampling_rate:g}, "
-        f"{privacy.steps} private steps a round, δ = {privacy.delta:g}")
+    say(
+        f"masked columns on UCI Adult; unit: one person; σ = {privacy.noise_multiplier:g}, q = {privacy.sampling_rate:g}, "
+        f"{privacy.steps} private steps a round, δ = {privacy.delta:g}"
+    )
     say(f"all {rounds} rounds will cost each site ε = {campaigns.forecast(plan):.2f}")
     until = time.monotonic() + _PATIENCE_S
     while True:
@@ -213,8 +224,10 @@ def _told_rounds(story: Story) -> None:
     ]
     fault = story.told["fault"]
     fault["committed"] = any(r.number == fault["round"] and r.state == "committed" for r in reports)
-    say(f"round {fault['round']} {'was committed' if fault['committed'] else 'was NOT committed'} without the killed site, "
-        f"which was back in round {fault['rejoined_round']}")
+    say(
+        f"round {fault['round']} {'was committed' if fault['committed'] else 'was NOT committed'} without the killed site, "
+        f"which was back in round {fault['rejoined_round']}"
+    )
 
 
 def _affected(story: Story) -> None:
@@ -231,7 +244,9 @@ def _affected(story: Story) -> None:
     withdrawal["affected_models"] = [
         {"version": i.version, "round": i.number, "effect": i.effect} for i in sorted(impacts, key=lambda i: i.number)
     ]
-    say(f"the person's record was in the snapshot of round {held}, and in none from round {withdrawal['round_excluded']} on")
+    say(
+        f"the person's record was in the snapshot of round {held}, and in none from round {withdrawal['round_excluded']} on"
+    )
     for model in withdrawal["affected_models"]:
         say(f"  affected: version {model['version'][:19]} of round {model['round']}: {model['effect']}")
 
@@ -253,8 +268,10 @@ def _privacy(story: Story) -> None:
             "hub": {"pld": epsilon(spent, delta), "prv": epsilon_prv(spent, delta), "rdp": epsilon_rdp(spent, delta)},
         }
         story.told["privacy"]["sites"].append(costs)
-        say(f"{entry['name']:10} ε = {account['epsilon']:.3f} (PLD), {account['epsilon_prv']:.3f} (PRV), "
-            f"{account['epsilon_rdp']:.3f} (RDP) of {account['epsilon_cap']:g}; δ = {account['delta']:g}")
+        say(
+            f"{entry['name']:10} ε = {account['epsilon']:.3f} (PLD), {account['epsilon_prv']:.3f} (PRV), "
+            f"{account['epsilon_rdp']:.3f} (RDP) of {account['epsilon_cap']:g}; δ = {account['delta']:g}"
+        )
 
 
 def _probe(story: Story) -> None:

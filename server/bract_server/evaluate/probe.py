@@ -20,7 +20,8 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 from torch.nn import functional
 
-from bract.encoders.build import Encoder, build
+from bract.encoders.build import build
+from bract.encoders.encoder import Encoder
 from bract.encoders.spec import EncoderSpec
 from bract.samples import Labelled
 from bract.value import strict
@@ -56,10 +57,10 @@ class ProbeRow:
     """The four arms at one number of labels; draw i is the same labels in every arm.
 
     Attributes:
-        random: features of the network as it was initialised.
+        random: features of the untrained network, initialised anew for every draw, for one may be lucky.
         raw: the encoder's inputs themselves.
         ssl: features of the pretrained network.
-        supervised: the same network trained end to end on the drawn labels alone.
+        supervised: the same network, initialised as in `random`, trained end to end on the drawn labels alone.
     """
 
     labels: int
@@ -99,7 +100,7 @@ def probe(
     Args:
         encoder: the pretrained one.
         spec: its form, from which the random and the supervised arms are built.
-        initial_seed: the seed its pretraining began from.
+        initial_seed: the seed its pretraining began from; draw i of the untrained arms begins from this plus i.
         pool: labelled persons to draw from, `draws` times for each of `counts`.
         test: other labelled persons.
         counts: numbers of labels.
@@ -109,22 +110,30 @@ def probe(
     Raises:
         ValueError: a count exceeds the pool, or a draw met only one class.
     """
-    untrained = build(spec, initial_seed)
+    untrained = [_features_of(build(spec, initial_seed + draw), pool, test) for draw in range(draws)]
     arms = {
-        "random": (features(untrained, pool.inputs), features(untrained, test.inputs)),
-        "raw": (_flat(pool.inputs), _flat(test.inputs)),
-        "ssl": (features(encoder, pool.inputs), features(encoder, test.inputs)),
+        "random": untrained,
+        "raw": [(_flat(pool.inputs), _flat(test.inputs))] * draws,
+        "ssl": [_features_of(encoder, pool, test)] * draws,
     }
     rows = []
     for count in counts:
         picks = [
             np.random.default_rng([seed, count, i]).choice(len(pool.labels), count, replace=False) for i in range(draws)
         ]
+        labels = [pool.labels[pick] for pick in picks]
         scores = {
-            arm: Score(tuple(_linear(learn[pick], pool.labels[pick], judge, test.labels) for pick in picks))
-            for arm, (learn, judge) in arms.items()
+            arm: Score(
+                tuple(
+                    _linear(learn[pick], known, judge, test.labels)
+                    for (learn, judge), pick, known in zip(pairs, picks, labels, strict=True)
+                )
+            )
+            for arm, pairs in arms.items()
         }
-        supervised = Score(tuple(_supervised(spec, initial_seed, pool, pick, test) for pick in picks))
+        supervised = Score(
+            tuple(_supervised(spec, initial_seed + draw, pool, pick, test) for draw, pick in enumerate(picks))
+        )
         rows.append(ProbeRow(count, scores["random"], scores["raw"], scores["ssl"], supervised))
     return ProbeReport(len(test.labels), tuple(rows))
 
@@ -137,6 +146,10 @@ def features(encoder: Encoder, inputs: Features) -> Features:
             encoder.features(torch.from_numpy(part)).numpy() for part in np.array_split(inputs, -(-len(inputs) // 1024))
         ]
     return np.concatenate(found)
+
+
+def _features_of(encoder: Encoder, pool: Labelled, test: Labelled) -> tuple[Features, Features]:
+    return features(encoder, pool.inputs), features(encoder, test.inputs)
 
 
 def _linear(learn: Features, labels: NDArray[np.int64], judge: Features, truth: NDArray[np.int64]) -> float:

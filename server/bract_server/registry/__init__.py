@@ -3,4 +3,4 @@
 from pathlib import Path
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-"""The schema's history, for `bract.database.migrate`."""
+"""The schema's history, for `bract.migrations.migrate`."""

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from sqlalchemy import Engine
 
-from bract.database import at_head, migrate
+from bract.migrations import at_head, migrate
 from bract_server.registry.answers import Answers
 from bract_server.registry.campaigns import Campaigns
 from bract_server.registry.rounds import Rounds

@@ -2,12 +2,9 @@
 
 import torch
 
-from bract.encoders.spec import EncoderSpec, TableSpec
-from bract.encoders.table import TableEncoder
-from bract.encoders.vit import ViTEncoder
+from bract.encoders.encoder import Encoder
+from bract.encoders.spec import EncoderSpec, TableSpec, ViTSpec
 from bract.encoders.weights import fill
-
-Encoder = TableEncoder | ViTEncoder
 
 
 def build(spec: EncoderSpec, seed: int) -> Encoder:
@@ -17,6 +14,19 @@ def build(spec: EncoderSpec, seed: int) -> Encoder:
         BractError: `malformed` for sizes that do not fit together or an unknown table schema.
     """
     with torch.random.fork_rng(devices=[]):  # the layers draw first values of their own, overwritten next
-        encoder: Encoder = TableEncoder(spec) if isinstance(spec, TableSpec) else ViTEncoder(spec)
+        encoder = _module(spec)
     fill(encoder, seed)
     return encoder
+
+
+def _module(spec: EncoderSpec) -> Encoder:
+    # each modality loads its own libraries: timm alone takes seconds
+    match spec:
+        case TableSpec():
+            from bract.encoders.table import TableEncoder  # noqa: PLC0415
+
+            return TableEncoder(spec)
+        case ViTSpec():
+            from bract.encoders.vit import ViTEncoder  # noqa: PLC0415
+
+            return ViTEncoder(spec)

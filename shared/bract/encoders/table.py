@@ -3,11 +3,12 @@
 import torch
 from torch import Tensor, nn
 
+from bract.encoders.encoder import Encoder
 from bract.encoders.spec import TableSpec
 from bract.tables import TableSchema, schema
 
 
-class TableEncoder(nn.Module):
+class TableEncoder(Encoder):
     """Rows (B, D) and masks (B, K), True where a column is hidden, to features (B, dim).
 
     A hidden column's numbers become zero, and its flag one; so a zero is never mistaken for a mask.

@@ -10,11 +10,12 @@ import torch
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
+from bract.encoders.encoder import Encoder
 from bract.encoders.spec import ViTSpec
 from bract.errors import MALFORMED, BractError
 
 
-class ViTEncoder(nn.Module):
+class ViTEncoder(Encoder):
     """Images (B, C, H, W), pixels in [0, 1], to features (B, dim)."""
 
     positions: Tensor

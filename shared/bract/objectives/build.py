@@ -5,8 +5,6 @@ import torch
 from bract.encoders.spec import EncoderSpec, TableSpec, ViTSpec
 from bract.encoders.weights import fill
 from bract.errors import MALFORMED, BractError
-from bract.objectives.masked_image import MaskedImage
-from bract.objectives.masked_table import MaskedTable
 from bract.objectives.objective import Objective
 from bract.objectives.spec import MaskedImageSpec, MaskedTableSpec, ObjectiveSpec
 
@@ -24,10 +22,15 @@ def build(encoder: EncoderSpec, objective: ObjectiveSpec, seed: int) -> Objectiv
 
 
 def _module(encoder: EncoderSpec, objective: ObjectiveSpec) -> Objective:
+    # each modality loads its own libraries: timm alone takes seconds
     match encoder, objective:
         case TableSpec(), MaskedTableSpec():
+            from bract.objectives.masked_table import MaskedTable  # noqa: PLC0415
+
             return MaskedTable(encoder, objective)
         case ViTSpec(), MaskedImageSpec():
+            from bract.objectives.masked_image import MaskedImage  # noqa: PLC0415
+
             return MaskedImage(encoder, objective)
         case _:
             raise BractError(MALFORMED, f"objective: {objective.kind} does not fit a {encoder.kind} encoder")

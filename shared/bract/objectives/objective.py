@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from bract.encoders.build import Encoder
+from bract.encoders.encoder import Encoder
 
 
 class Objective(nn.Module, ABC):

@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 
 from bract.wire.hub_pb2 import Chunk, PutChunk, PutHeader
 
-CHUNK = 2 << 20
+CHUNK = 1 << 20
 """Bytes of a file in one message."""
 MAX_MESSAGE = (4 << 20) + 4096
 """Bytes of one message, in either direction; a larger one is refused before it is read whole."""

@@ -7,8 +7,9 @@ from sqlalchemy import inspect, text
 from sqlalchemy.exc import IntegrityError
 
 from bract.consent import Purpose
-from bract.database import at_head, migrate, open_engine
+from bract.database import open_engine
 from bract.digest import digest
+from bract.migrations import at_head, migrate
 from bract.privacy.spec import Mechanism
 from bract_client.registry import MIGRATIONS
 from bract_client.registry.models import Base

@@ -4,7 +4,8 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import CheckConstraint, inspect, text
 
-from bract.database import migrate, open_engine
+from bract.database import open_engine
+from bract.migrations import migrate
 from bract_server.registry.models import MUTABLE, Base
 from bract_server.registry.store import MIGRATIONS, prepare, prepared
 

@@ -44,6 +44,7 @@ def test_the_integer_curve_gives_what_opacus_gives(sigma: float, rate: float, st
     assert theirs - 1e-6 <= ours <= theirs * 1.01
 
 
+@pytest.mark.slow
 @settings(max_examples=6, deadline=None)
 @given(MECHANISMS, st.sampled_from([1e-5, 1e-6, 1e-8]))
 def test_the_reported_epsilon_is_never_above_the_budget_s(mechanism: Mechanism, delta: float) -> None:
@@ -114,6 +115,7 @@ def test_hardly_any_noise_gives_a_huge_epsilon_quickly_and_no_crash() -> None:
     assert epsilon([Mechanism(0.001, 0.5, 100)], 1e-6) > 1e6
 
 
+@pytest.mark.slow
 def test_calibration_meets_the_target_closely_from_below() -> None:
     sigma = calibrate(6.0, 1e-6, 0.05, 200)
     assert epsilon([Mechanism(sigma, 0.05, 200)], 1e-6) <= 6.0

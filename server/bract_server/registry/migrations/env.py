@@ -1,8 +1,8 @@
-"""Runs the revisions in `versions/` (see `bract.database.migrate`)."""
+"""Runs the revisions in `versions/` (see `bract.migrations.migrate`)."""
 
 from alembic import context
 
-from bract.database import run_migrations
+from bract.migrations import run_migrations
 from bract_server.registry.models import Base
 
 run_migrations(context, Base.metadata)
