@@ -30,10 +30,11 @@ from bract.update import Contribution
 from bract.value import decode
 from bract_client.home import SiteHome, open_home
 from bract_client.hub import HubClient, connect
+from bract_client.node import remember
 from bract_client.outbox import seal
 from bract_client.site import Site, Task, open_site, runtime_address
 
-_POLL_S = 0.2
+_POLL_S = 0.4
 _PROPOSALS_WAIT_S = 15.0
 _AFTER_ERROR_S = 2.0
 
@@ -69,7 +70,7 @@ class Trainer:
         done = self._done = threading.Event()
         watcher.start()
         try:
-            assert process.stdin is not None and process.stdout is not None  # noqa: S101, PT018 - pipes, as spawned
+            assert process.stdin is not None and process.stdout is not None  # noqa: S101 - pipes, as spawned
             process.stdin.write(json.dumps(job).encode() + b"\n")
             process.stdin.flush()
             line = process.stdout.readline()
@@ -178,12 +179,16 @@ def take_rounds(site: Site, home: SiteHome, hub: HubClient, trainer: Trainer) ->
     runtime = runtime_address(home)
     queue = TaskQueue(TaskType.CLIENT_APP, runtime, None, read_private(home.superexec_secret))
     while True:
-        token = queue.acquire()
+        try:
+            token = queue.acquire()
+        except BractError:
+            token = None
         if token is None:
             time.sleep(_POLL_S)
             continue
         try:
             task = ClientTask(runtime, token)
+            remember(home, task.node_id)
             try:
                 reply: dict[str, bytes | str] = {"contribution": run_round(site, home, hub, trainer, task)}
             except BractError as error:

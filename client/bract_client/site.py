@@ -10,11 +10,9 @@ Rules of `answer` (before a round) and `task` (when it runs); the first that doe
        policy asks, the deadline is ahead, and the round was not trained before.
 """
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
@@ -152,30 +150,10 @@ def open_site(home: SiteHome) -> Site:
 
 
 def programs(home: SiteHome) -> tuple[Program, ...]:
-    """What `bract-site run` keeps running: stock `flower-supernode` for the messages, our executor for the work.
-
-    The node runs nothing itself (`--isolation process`): whoever takes its tasks must show the secret.
-    """
+    """What `bract-site run` keeps running: stock `flower-supernode` for the messages, our executor for the work."""
     variables = environment(home.root)
-    node = (
-        str(Path(sys.executable).with_name("flower-supernode")),
-        "--superlink",
-        home.bundle().fleet,
-        "--root-certificates",
-        str(home.authority_file),
-        "--auth-supernode-private-key",
-        str(home.node_key_file),
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(home.settings().runtime_port),
-        "--isolation",
-        "process",
-        "--superexec-auth-secret-file",
-        str(home.superexec_secret),
-    )
     return (
-        Program("supernode", node, variables, home.logs / "supernode.log"),
+        Program("supernode", python("bract_client.node", str(home.root)), variables, home.logs / "supernode.log"),
         Program("executor", python("bract_client.executor", str(home.root)), variables, home.logs / "executor.log"),
     )
 

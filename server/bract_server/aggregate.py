@@ -53,10 +53,10 @@ def second_moment(optimizer: ServerOptimizer, before: Array | None, delta: Array
 
 
 def fedadam_step(optimizer: ServerOptimizer, values: Array, m: Array, v: Array) -> Array:
-    """x + η m / (√v + τ), without bias correction. A post-processing of noised updates: it costs no privacy."""
+    """The step x + η m / (√v + τ), without bias correction. A post-processing of noised updates: it costs no privacy."""
     return (values + optimizer.learning_rate * m / (np.sqrt(v) + optimizer.tau)).astype(np.float32)
 
 
 def fedavg_step(optimizer: ServerOptimizer, values: Array, delta: Array) -> Array:
-    """x + η Δ; with η = 1 the plain average of the sites' encoders."""
+    """The step x + η Δ; with η = 1 the plain average of the sites' encoders."""
     return (values + optimizer.learning_rate * delta).astype(np.float32)

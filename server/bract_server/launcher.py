@@ -1,7 +1,6 @@
-"""The launcher process: takes ServerApp tasks and starts our installed ServerApp for each; keeps Flower's nodes and the
-registry's sites the same.
+"""The launcher process: starts our installed ServerApp for each task; keeps Flower's nodes equal to the registry's sites.
 
-    python -m bract_server.launcher HUB
+python -m bract_server.launcher HUB
 """
 
 import logging
@@ -20,8 +19,8 @@ from bract_server.home import HubHome, open_home
 from bract_server.hub import open_registry
 from bract_server.registry.store import HubRegistry
 
-_POLL_S = 0.3
-_SITES_EVERY = 5
+_POLL_S = 0.5
+_SITES_EVERY = 4
 
 log = logging.getLogger("bract.launcher")
 

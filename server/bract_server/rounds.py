@@ -27,13 +27,13 @@ from bract_server.verify import Expected, verify, verify_arrays
 MAX_ABORTED = 3
 """Rounds in a row that may fail before the campaign stops by itself."""
 
-_POLL_S = 0.25
+_POLL_S = 0.4
 _TTL_SLACK_S = 30.0
 
 log = logging.getLogger("bract.rounds")
 
 
-class Stopped(Exception):
+class Stopped(Exception):  # noqa: N818 - no error: somebody asked for it
     """The campaign was stopped from outside."""
 
 

@@ -3,6 +3,8 @@
 What we use of Flower 1.41: node identity, messages, the run life cycle and the SuperLink's state. What we do not use: its
 bundles as carriers of code, its strategies, its process launchers. The bundle that starts a run names our installed
 packages and holds no code; neither side ever unpacks one.
+
+Flower takes seconds to load, half of it for one side only: what a single function needs is imported there.
 """
 
 import hashlib
@@ -16,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.app import ConfigRecord, Context, Message, MessageType, RecordDict
-from flwr.cli.build import build_fab_from_files
 from flwr.common.constant import SubStatus
 from flwr.common.serde import context_from_proto, fab_to_proto, run_from_proto, user_config_to_proto
 from flwr.proto.control_pb2 import (
@@ -28,6 +30,7 @@ from flwr.proto.control_pb2 import (
     StopRunRequest,
     UnregisterNodeRequest,
 )
+from flwr.proto.fleet_pb2 import DeactivateNodeRequest
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.proto.runtime_pb2 import (
     AcquireTaskRequest,
@@ -37,7 +40,6 @@ from flwr.proto.runtime_pb2 import (
 )
 from flwr.serverapp import Grid
 from flwr.supercore.constant import TaskType
-from flwr.supercore.control import ControlHttpClient
 from flwr.supercore.fab import Fab
 from flwr.supercore.interceptors import (
     RuntimeTokenHttpInterceptor,
@@ -47,10 +49,8 @@ from flwr.supercore.interceptors import (
 from flwr.supercore.retry import make_simple_http_retry_invoker
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.task_identity import TaskIdentity
-from flwr.superlink.grid import HttpGrid
-from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
 
-from bract.errors import NOT_RUNNING, OPERATOR_TOKEN, UNREACHABLE, BractError
+from bract.errors import NOT_RUNNING, OPERATOR_TOKEN, UNREACHABLE, UNTRUSTED, BractError
 
 __all__ = ["ConfigRecord", "Grid", "Message", "MessageType", "NodeInfo", "RecordDict", "TaskType"]
 
@@ -73,10 +73,13 @@ campaign = ""
 """
 _PAYLOAD = "bract"
 _HEARTBEAT_S = 2.0
+_PATIENCE_S = 60.0
 
 
 def bundle() -> bytes:
     """The bundle that starts a run: a project file that names installed packages. The same bytes every time."""
+    from flwr.cli.build import build_fab_from_files  # noqa: PLC0415
+
     content, _ = build_fab_from_files({"pyproject.toml": _BUNDLE_TOML})
     return bytes(content)
 
@@ -109,8 +112,9 @@ def superlink_app(
         database: the SQLite file of Flower's state.
         secret: shared with the process that takes ServerApp tasks.
         certificates: CA, server certificate, server key.
+        host: the address to listen on.
+        port: its port.
     """
-    # Half of Flower hangs on these three; only the coordinator pays for them.
     from flwr.common.constant import NOOP_ACCOUNT_NAME, NOOP_FLWR_AID, TRANSPORT_TYPE_GRPC_RERE  # noqa: PLC0415
     from flwr.supercore.auth.typing import AccountInfo  # noqa: PLC0415
     from flwr.superlink.auth_plugin import NoOpControlAuthnPlugin  # noqa: PLC0415
@@ -179,6 +183,8 @@ class Operator:
     """The operator's door to the SuperLink's Control API."""
 
     def __init__(self, address: str, ca: bytes, token: str) -> None:
+        from flwr.supercore.control import ControlHttpClient  # noqa: PLC0415
+
         self._client = ControlHttpClient.from_server_address(
             address,
             insecure=False,
@@ -241,13 +247,19 @@ class Operator:
 # --- tasks: what the two executors take from Flower -------------------------------------------------------------------
 
 
-def _runtime(address: str, ca: bytes | None, component: str, *interceptors: Any) -> RuntimeHttpClient:
+def _runtime(
+    address: str, ca: bytes | None, component: str, *interceptors: Any, patient: bool = True
+) -> RuntimeHttpClient:
+    """A client of the Runtime API; a patient one tries again for a minute, longer than a task outlives its silence."""
+    retries = make_simple_http_retry_invoker() if patient else None
+    if retries is not None:
+        retries.max_time = _PATIENCE_S
     return RuntimeHttpClient.from_server_address(
         server_address=address,
         insecure=ca is None,
         root_certificates=ca,
         interceptors=[RuntimeVersionHttpInterceptor(component_name=component), *interceptors],
-        retry_invoker=make_simple_http_retry_invoker(),
+        retry_invoker=retries,
     )
 
 
@@ -263,11 +275,19 @@ class TaskQueue:
             SuperExecAuthHttpInterceptor(
                 master_secret=secret, protected_methods=frozenset({"/flwr.proto.Runtime/AcquireTask"})
             ),
+            patient=False,
         )
 
     def acquire(self) -> str | None:
-        """The token of the next task, None when there is none now."""
-        return self._client.AcquireTask(AcquireTaskRequest(supported_task_types=[self._kind])).token or None
+        """The token of the next task, None when there is none now.
+
+        Raises:
+            BractError: `unreachable` while nobody answers; ask again a little later.
+        """
+        try:
+            return self._client.AcquireTask(AcquireTaskRequest(supported_task_types=[self._kind])).token or None
+        except httpx.HTTPError as error:
+            raise BractError(UNREACHABLE, "no tasks from Flower now") from error
 
 
 class _Heartbeat:
@@ -303,9 +323,16 @@ class ClientTask:
     def __init__(self, address: str, token: str) -> None:
         self._client = _runtime(address, None, "flwr-clientapp", RuntimeTokenHttpInterceptor(token))
         self._heartbeat = _Heartbeat(self._client)
+        from flwr.supernode.runtime.run_clientapp import pull_task_input  # noqa: PLC0415
+
         self._message, self._context, _, fab = pull_task_input(self._client)
         self.bundle = bytes(fab.content)
         self.stopped = self._heartbeat.stopped
+
+    @property
+    def node_id(self) -> int:
+        """Flower's number for this site's node."""
+        return int(self._context.node_id)
 
     @property
     def payload(self) -> dict[str, bytes | str]:
@@ -314,6 +341,8 @@ class ClientTask:
 
     def reply(self, payload: Mapping[str, bytes | str]) -> None:
         """Answer the message and end the task."""
+        from flwr.supernode.runtime.run_clientapp import push_message, push_task_output  # noqa: PLC0415
+
         answer = Message(_content(payload), reply_to=self._message)
         try:
             push_message(self._client, answer, self._context)
@@ -329,8 +358,10 @@ class ServerTask:
     """A ServerApp's task: the grid it speaks through, its configuration, and its end."""
 
     def __init__(self, address: str, ca: bytes, token: str) -> None:
+        from flwr.superlink.grid import HttpGrid  # noqa: PLC0415
+
         self._grid = HttpGrid(address, insecure=False, root_certificates=ca, token=token)
-        client = self._grid._runtime_client  # noqa: SLF001
+        client = self._grid._runtime_client
         self._heartbeat = _Heartbeat(client)
         task = client.PullTaskInput(PullTaskInputRequest())
         self._context: Context = context_from_proto(task.context)
@@ -353,11 +384,34 @@ class ServerTask:
     def finish(self, failure: str | None = None) -> None:
         """Tell Flower how the run ended: completed, or failed with this code."""
         status = SubStatus.COMPLETED if failure is None else SubStatus.FAILED
-        self._grid._runtime_client.PushTaskOutput(  # noqa: SLF001
+        self._grid._runtime_client.PushTaskOutput(
             PushTaskOutputRequest(context=None, sub_status=status, details=failure or "")
         )
         self._heartbeat.close()
         self._grid.close()
+
+
+def release_node(address: str, ca: bytes, key: ec.EllipticCurvePrivateKey, node_id: int) -> None:
+    """End the node's session of a former life.
+
+    A node that was killed counts as online for a minute more, and Flower refuses to activate it a second time meanwhile.
+
+    Raises:
+        BractError: `unreachable`; `untrusted` when the key is not the node's.
+    """
+    from flwr.supernode.fleet_http_client import FleetHttpClient  # noqa: PLC0415
+    from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor  # noqa: PLC0415
+
+    signed: list[Any] = [RuntimeVersionHttpInterceptor("SuperNode"), NodeAuthHttpInterceptor(key, key.public_key())]
+    try:
+        with FleetHttpClient.from_server_address(
+            address, insecure=False, root_certificates=ca, interceptors=signed
+        ) as fleet:
+            fleet.DeactivateNode(DeactivateNodeRequest(node_id=node_id))
+    except httpx.HTTPStatusError as error:
+        raise BractError(UNTRUSTED, "Flower does not know the node under this key") from error
+    except httpx.HTTPError as error:
+        raise BractError(UNREACHABLE, "the coordinator does not answer") from error
 
 
 # --- messages ---------------------------------------------------------------------------------------------------------

@@ -53,7 +53,7 @@ def plain(value: Any) -> dict[str, Any]:
 
 
 def encode(value: Any) -> bytes:
-    """The value's canonical JSON; `decode(type(value), encode(value)) == value`."""
+    """Canonical JSON of the value; decoded again, it is the same value."""
     if not dataclasses.is_dataclass(value):
         raise TypeError(f"not a value: {type(value).__name__}")
     return canonical(plain(value))

@@ -290,7 +290,7 @@ def test_what_a_site_met_is_told_as_a_code_only(world: Federation, monkeypatch: 
     world.places["coast"].tamper = lambda reply: {k: str(v) for k, v in reply.items()}
     with pytest.raises(BractError):
         world.run(small_plan(rounds=1, deadline_s=2.0))
-    assert {"coast": SITE_FAILED, "north": SITE_FAILED, "south": SITE_FAILED} == world.reports()[0].missing
+    assert world.reports()[0].missing == {"coast": SITE_FAILED, "north": SITE_FAILED, "south": SITE_FAILED}
 
 
 def test_a_node_that_belongs_to_no_site_is_never_asked(world: Federation) -> None:
@@ -324,7 +324,7 @@ def test_a_round_that_was_running_when_the_coordinator_died_is_taken_up_with_the
     world.registry.set_state("small", "running", "", now())
     hub = world.hub()
 
-    class Died(Exception):
+    class Died(Exception):  # noqa: N818
         pass
 
     pulls = 0

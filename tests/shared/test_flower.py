@@ -25,6 +25,7 @@ SYMBOLS = {
         "StopRunRequest",
         "UnregisterNodeRequest",
     ],
+    "flwr.proto.fleet_pb2": ["DeactivateNodeRequest"],
     "flwr.proto.node_pb2": ["NodeInfo"],
     "flwr.proto.runtime_pb2": [
         "AcquireTaskRequest",
@@ -45,6 +46,8 @@ SYMBOLS = {
     "flwr.supercore.retry": ["make_simple_http_retry_invoker"],
     "flwr.supercore.runtime": ["RuntimeHttpClient"],
     "flwr.supercore.task_identity": ["TaskIdentity"],
+    "flwr.supernode.fleet_http_client": ["FleetHttpClient"],
+    "flwr.supernode.node_auth_http_interceptor": ["NodeAuthHttpInterceptor"],
     "flwr.supernode.runtime.run_clientapp": ["pull_task_input", "push_message", "push_task_output"],
     "flwr.superlink.auth_plugin": ["NoOpControlAuthnPlugin"],
     "flwr.superlink.cli.flower_superlink": ["SuperLinkLifespan"],

@@ -130,7 +130,7 @@ def test_no_bytes_make_the_parsers_fail_otherwise_than_by_refusal(data: bytes) -
         try:
             parse(data)
         except BractError as error:
-            assert error.remedy  # noqa: PT017
+            assert error.remedy
 
 
 def test_a_payload_in_another_form_is_refused_although_it_is_signed() -> None:

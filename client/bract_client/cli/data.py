@@ -11,6 +11,8 @@ from bract.errors import MALFORMED, BractError
 from bract.retention import RetentionRule
 from bract_client.cli.options import AsJson, SiteFolder, now
 from bract_client.home import open_home
+from bract_client.registry.consent import ImportReport
+from bract_client.registry.members import IngestReport
 from bract_client.site import open_registry
 from bract_client.sources.location import ImagesLocation, TableLocation
 
@@ -27,6 +29,9 @@ def add(
     schema: Annotated[str, typer.Option(help="The public schema of the table's columns.")] = "adult",
     images: Annotated[Path | None, typer.Option(help="A folder of PNG files with a manifest.csv.")] = None,
     shape: Annotated[str, typer.Option(help="Channels, height and width of the images.")] = "1x28x28",
+    decisions: Annotated[
+        Path | None, typer.Option(help="A file of people's decisions, as for `consent import`.")
+    ] = None,
     retention_days: Annotated[
         int | None, typer.Option(help="Days after collection for which records may be used.")
     ] = None,
@@ -46,13 +51,15 @@ def add(
         delta=settings.policy.max_delta,
         at=now(),
     )
-    _show_ingest(registry.ingest(name, now()), as_json)
+    taken = registry.ingest(name, now())
+    decided = None if decisions is None else registry.import_consent(decisions, now())
+    _show_ingest(taken, decided, as_json)
 
 
 @app.command()
 def ingest(name: str, site: SiteFolder = Path(), as_json: AsJson = False) -> None:
     """Read a data set again: new records are taken, vanished ones removed, the rest is left as it is."""
-    _show_ingest(open_registry(open_home(site)).ingest(name, now()), as_json)
+    _show_ingest(open_registry(open_home(site)).ingest(name, now()), None, as_json)
 
 
 @app.command()
@@ -120,7 +127,7 @@ def _location(table: Path | None, schema: str, images: Path | None, shape: str) 
     return ImagesLocation("images", str(Path(images or "").absolute()), 1 if channels == 1 else 3, height, width)
 
 
-def _show_ingest(report: Any, as_json: bool) -> None:
+def _show_ingest(report: IngestReport, decided: ImportReport | None, as_json: bool) -> None:
     quarantined = {str(reason): count for reason, count in report.quarantined.items()}
     if as_json:
         console.emit(
@@ -129,9 +136,12 @@ def _show_ingest(report: Any, as_json: bool) -> None:
                 "unchanged": report.unchanged,
                 "removed": report.removed,
                 "quarantined": quarantined,
+                "decisions": None if decided is None else decided.taken,
             }
         )
         return
     console.out.print(f"{report.taken} records taken, {report.unchanged} unchanged, {report.removed} removed")
     for reason, count in quarantined.items():
         console.out.print(f"  {count} lines set aside: {reason}")
+    if decided is not None:
+        console.out.print(f"{decided.taken} decisions taken, {len(decided.unreadable)} lines set aside")

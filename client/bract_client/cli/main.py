@@ -44,18 +44,20 @@ def init(
     runtime_port: Annotated[int, typer.Option(help="A free port, used on this machine only.")] = 9094,
     as_json: AsJson = False,
 ) -> None:
-    """Make a site: its keys are created here and never leave."""
+    """Make a site: its keys are created here and never leave. Its request to the hub is written into the folder."""
     home = homes.create(
         folder,
         name=name,
         settings=decode(SiteSettings, {"name": name, "subjects_floor": subjects_floor, "runtime_port": runtime_port}),
     )
     open_registry(home)
+    request = home.root / f"{name}.request"
+    write_atomic(request, enrolling.request(home, now()))
     if as_json:
-        console.emit({"site": str(home.root), "name": name})
+        console.emit({"site": str(home.root), "name": name, "request": str(request)})
         return
     console.out.print(f"Site {name} is in {home.root}; what it agrees to run stands in settings.toml.")
-    console.out.print("Next: bract-site enrol-request, and take the request to the hub's operator.")
+    console.out.print(f"Next, at the hub: bract enrol approve {request}", soft_wrap=True)
 
 
 @app.command("enrol-request")
@@ -64,7 +66,7 @@ def enrol_request(
     site: SiteFolder = Path(),
     as_json: AsJson = False,
 ) -> None:
-    """Write the signed request for the hub's operator; it holds public keys only."""
+    """Write the signed request for the hub's operator again, to renew a certificate; it holds public keys only."""
     home = homes.open_home(site)
     write_atomic(out, enrolling.request(home, now()))
     if as_json:
@@ -104,7 +106,7 @@ def run(folder: Annotated[Path, typer.Argument(envvar="BRACT_SITE", help="The si
                 f"site {settings.name}: serving the hub at {home.bundle().wire}; logs in {home.logs}; Ctrl-C ends it"
             )
 
-        Supervisor(programs(home), lambda text: console.err.print(text)).run(ready)
+        Supervisor(programs(home), console.err.print).run(ready)
 
 
 @app.command()

@@ -1,6 +1,7 @@
 """`bract-site ledger`, `receipts` and `log`: what was spent, what the hub confirmed, and the proof of both."""
 
 from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
@@ -15,9 +16,18 @@ from bract_client.site import open_registry
 log = typer.Typer(help="The site's tamper-evident log.", no_args_is_help=True, rich_markup_mode=None)
 
 
-def ledger(site: SiteFolder = Path(), as_json: AsJson = False) -> None:
-    """Privacy spent on each data set against its cap, by three accountants; every reservation counts, used or not."""
-    rows = []
+def ledger(
+    cross_check: Annotated[
+        bool, typer.Option("--cross-check", help="Also by Opacus' PRV and RDP accountants.")
+    ] = False,
+    site: SiteFolder = Path(),
+    as_json: AsJson = False,
+) -> None:
+    """Privacy spent on each data set against its cap; every reservation counts, whatever came of it."""
+    accountants = {"epsilon": epsilon} | (
+        {"epsilon_prv": epsilon_prv, "epsilon_rdp": epsilon_rdp} if cross_check else {}
+    )
+    rows: list[dict[str, Any]] = []
     for account in open_registry(open_home(site)).accounts():
         spent = account.spent
         rows.append(
@@ -26,9 +36,7 @@ def ledger(site: SiteFolder = Path(), as_json: AsJson = False) -> None:
                 "unit": "subject",
                 "adjacency": "add-or-remove-one",
                 "delta": account.delta,
-                "epsilon": round(epsilon(spent, account.delta), 4),
-                "epsilon_prv": round(epsilon_prv(spent, account.delta), 4),
-                "epsilon_rdp": round(epsilon_rdp(spent, account.delta), 4),
+                **{name: round(cost(spent, account.delta), 4) for name, cost in accountants.items()},
                 "epsilon_cap": account.cap_epsilon,
                 "rounds": len(spent),
             }
@@ -36,19 +44,12 @@ def ledger(site: SiteFolder = Path(), as_json: AsJson = False) -> None:
     if as_json:
         console.emit(rows)
         return
+    names = {"epsilon": "ε (PLD)", "epsilon_prv": "ε (PRV)", "epsilon_rdp": "ε (RDP)"}
+    columns = ("data set", "rounds", *(names[name] for name in accountants), "cap", "δ")
     cells = [
-        (
-            r["dataset"],
-            r["rounds"],
-            f"{r['epsilon']:.3f}",
-            f"{r['epsilon_prv']:.3f}",
-            f"{r['epsilon_rdp']:.3f}",
-            r["epsilon_cap"],
-            f"{r['delta']:g}",
-        )
+        (r["dataset"], r["rounds"], *(f"{r[name]:.3f}" for name in accountants), r["epsilon_cap"], f"{r['delta']:g}")
         for r in rows
     ]
-    columns = ("data set", "rounds", "ε (PLD)", "ε (PRV)", "ε (RDP)", "cap", "δ")
     console.out.print(console.table("privacy spent (unit: subject; add or remove one)", columns, cells))
 
 

@@ -25,7 +25,7 @@ from bract_client.registry.snapshots import Member, Snapshot
 class RoundVerbs(Desk):
     """What a site signs for a round, and its privacy ledger."""
 
-    def clearance(  # noqa: PLR0917 - every one is needed, none has a default
+    def clearance(
         self,
         plan: CampaignPlan,
         number: int,
@@ -98,7 +98,7 @@ class RoundVerbs(Desk):
         now = record_digest(self._keys.subject, dataset, member.record_id, payload_digest)
         return compare_digest(now, member.record_digest)
 
-    def reserve(  # noqa: PLR0917 - every one is needed, none has a default
+    def reserve(
         self, campaign: Digest, number: int, dataset: str, mechanism: Mechanism, at: datetime, ttl: timedelta
     ) -> Envelope:
         """Sets a round's privacy aside, on disk before this returns; the same again gives the same envelope.

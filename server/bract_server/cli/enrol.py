@@ -18,20 +18,22 @@ app = typer.Typer(help="Let sites in, list them, shut them out.", no_args_is_hel
 
 @app.command()
 def approve(
-    request: Annotated[Path, typer.Argument(help="The file that `bract-site enrol-request` wrote.")],
-    out: Annotated[Path | None, typer.Option(help="Where to write the bundle; beside the request by default.")] = None,
+    requests: Annotated[list[Path], typer.Argument(help="Files that `bract-site enrol-request` wrote.")],
     hub: HubFolder = Path(),
     as_json: AsJson = False,
 ) -> None:
-    """Check a site's request and answer with its bundle of certificates."""
+    """Check sites' requests and answer each with its bundle of certificates, written beside it."""
     home = open_home(hub)
-    bundle = approve_request(home, open_registry(home), request.read_bytes(), now())
-    target = out or request.with_suffix(".bundle")
-    write_atomic(target, bundle)
+    registry, bundles = open_registry(home), list[str]()
+    for request in requests:
+        target = request.with_suffix(".bundle")
+        write_atomic(target, approve_request(home, registry, request.read_bytes(), now()))
+        bundles.append(str(target))
     if as_json:
-        console.emit({"bundle": str(target), "fingerprint": home.fingerprint()})
+        console.emit({"bundles": bundles, "fingerprint": home.fingerprint()})
         return
-    console.out.print(f"Bundle for the site: {target}")
+    for bundle in bundles:
+        console.out.print(f"Bundle for the site: {bundle}", soft_wrap=True)
     console.out.print(f"Tell the site's steward, by another channel, this fingerprint:\n  {home.fingerprint()}")
     console.out.print(f"  {grouped(home.fingerprint())}")
 

@@ -63,7 +63,7 @@ def hub(folder: Annotated[Path, typer.Argument(envvar="BRACT_HUB", help="The hub
             )
             console.out.print(f"logs in {home.logs}; Ctrl-C ends it")
 
-        Supervisor(programs(home), lambda text: console.err.print(text)).run(ready)
+        Supervisor(programs(home), console.err.print).run(ready)
 
 
 @app.command()

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from bract import console
-from bract.errors import QUORUM, STATE, UNREACHABLE, BractError
+from bract.errors import NOT_RUNNING, QUORUM, STATE, UNREACHABLE, BractError
+from bract.flower import Operator
 from bract.privacy.accounting import epsilon, epsilon_prv, epsilon_rdp
 from bract_server import campaigns
 from bract_server.demo.plan import NAMES, demo_plan, site_settings
@@ -90,11 +91,17 @@ def _cast(folder: Path, made: Stage, names: tuple[str, ...]) -> Story:
     )
     for path in paths:
         site_settings(path / "settings.toml")
-    each([(SITE, "enrol-request", "--site", str(path), "--out", str(path / "enrol.request")) for path in paths])
-    for path in paths:
-        command(HUB, "enrol", "approve", str(path / "enrol.request"), "--hub", str(home.root))
-    bundles = [(str(path / "enrol.bundle"), "--fingerprint", hub["fingerprint"], "--site", str(path)) for path in paths]
-    each([(SITE, "enrol", *words) for words in bundles])
+    requests = [str(path / f"{name}.request") for name, path in zip(names, paths, strict=True)]
+    command(HUB, "enrol", "approve", *requests, "--hub", str(home.root))
+    bundles = [request.replace(".request", ".bundle") for request in requests]
+    each(
+        [
+            (SITE, "enrol", bundle, "--fingerprint", hub["fingerprint"], "--site", str(path))
+            for bundle, path in zip(bundles, paths, strict=True)
+        ]
+    )
+    for name, path in zip(names, paths, strict=True):
+        made.start(name, SITE, "run", path)
     registry = open_registry(home)
     for site in registry.sites():
         say(f"{site.name:10} node key {site.node_fingerprint[7:27]}… (public; the private half never left)")
@@ -106,13 +113,7 @@ def _admission(story: Story) -> None:
     data = story.folder / "data"
     command(HUB, "sample", "adult", str(data), *(word for name in story.names for word in ("--site", name)))
     paths = {name: str(story.site(name)) for name in story.names}
-    each(
-        [
-            (SITE, "data", "add", "adult", "--table", str(data / n / "records.parquet"), "--site", paths[n])
-            for n in paths
-        ]
-    )
-    each([(SITE, "consent", "import", str(data / n / "consent.csv"), "--site", paths[n]) for n in paths])
+    each([_add_data(data / name, path) for name, path in paths.items()])
     counted = each([(SITE, "data", "admission", "adult", "--site", paths[n]) for n in paths])
     story.told["sites"] = []
     for name, counts in zip(story.names, counted, strict=True):
@@ -121,8 +122,11 @@ def _admission(story: Story) -> None:
             f"{name:10} {counts['subjects']} persons admitted; refused: {refused or 'none'}  (these counts stay at the site)"
         )
         story.told["sites"].append({"name": name, "admitted": counts["subjects"], "refused": counts["refused"]})
-    for name in story.names:
-        story.stage.start(name, SITE, "run", story.site(name))
+
+
+def _add_data(data: Path, site: str) -> tuple[str, ...]:
+    files = ("--table", str(data / "records.parquet"), "--decisions", str(data / "consent.csv"))
+    return (SITE, "data", "add", "adult", *files, "--site", site)
 
 
 def _campaign(story: Story, rounds: int) -> None:
@@ -135,17 +139,23 @@ def _campaign(story: Story, rounds: int) -> None:
         f"{privacy.steps} private steps a round, δ = {privacy.delta:g}"
     )
     say(f"all {rounds} rounds will cost each site ε = {campaigns.forecast(plan):.2f}")
+    campaigns.start(story.registry, _operator(story), CAMPAIGN, datetime.now(UTC))
+
+
+def _operator(story: Story) -> Operator:
+    """The operator's door, once the hub answers."""
+    door = campaigns.operator(story.home)
     until = time.monotonic() + _PATIENCE_S
     while True:
         story.stage.check()
         try:
-            campaigns.start(story.registry, campaigns.operator(story.home), CAMPAIGN, datetime.now(UTC))
+            door.runs()
         except BractError as error:
-            if error.code != "not-running" or time.monotonic() > until:
+            if error.code != NOT_RUNNING or time.monotonic() > until:
                 raise
             time.sleep(0.5)
         else:
-            break
+            return door
 
 
 def _rounds(story: Story, rounds: int) -> None:
@@ -256,21 +266,21 @@ def _privacy(story: Story) -> None:
     plan = story.registry.campaign(CAMPAIGN).plan
     delta = plan.privacy.delta
     story.told["privacy"] = {"unit": "subject", "adjacency": "add-or-remove-one", "delta": delta, "sites": []}
-    for entry in story.told["sites"]:
-        (account,) = command(SITE, "ledger", "--site", str(story.site(entry["name"])))
+    ledgers = each([(SITE, "ledger", "--site", str(story.site(entry["name"]))) for entry in story.told["sites"]])
+    for entry, (account,) in zip(story.told["sites"], ledgers, strict=True):
         spent = story.registry.spent(entry["name"], plan.dataset)
         entry["epsilon"], entry["epsilon_cap"] = account["epsilon"], account["epsilon_cap"]
         costs = {
             "name": entry["name"],
-            "epsilon_pld": account["epsilon"],
-            "epsilon_prv": account["epsilon_prv"],
-            "epsilon_rdp": account["epsilon_rdp"],
-            "hub": {"pld": epsilon(spent, delta), "prv": epsilon_prv(spent, delta), "rdp": epsilon_rdp(spent, delta)},
+            "epsilon_pld": round(epsilon(spent, delta), 4),
+            "epsilon_prv": round(epsilon_prv(spent, delta), 4),
+            "epsilon_rdp": round(epsilon_rdp(spent, delta), 4),
+            "epsilon_ledger": account["epsilon"],
         }
         story.told["privacy"]["sites"].append(costs)
         say(
-            f"{entry['name']:10} ε = {account['epsilon']:.3f} (PLD), {account['epsilon_prv']:.3f} (PRV), "
-            f"{account['epsilon_rdp']:.3f} (RDP) of {account['epsilon_cap']:g}; δ = {account['delta']:g}"
+            f"{entry['name']:10} ε = {account['epsilon']:.3f} of {account['epsilon_cap']:g} in the site's own ledger; the hub "
+            f"recomputes {costs['epsilon_pld']:.3f} (PLD), {costs['epsilon_prv']:.3f} (PRV), {costs['epsilon_rdp']:.3f} (RDP)"
         )
 
 

@@ -152,7 +152,7 @@ class Rounds(Store):
             )
             unit.log("contribution.accept", envelope.name, site, plan=value.plan, update=value.update)
 
-    def reject(  # noqa: PLR0917 - a fact of six parts, in the order in which it is told
+    def reject(
         self, site: str, campaign: Digest, number: int, code: str, contribution: Digest | None, at: datetime
     ) -> None:
         """Keep that a contribution was refused and why; its digest too, if it could be read.

@@ -37,7 +37,7 @@ _Included = list[tuple[ContributionRow, ClearanceRow]]
 class Versions(Store):
     """The part of the registry that ends rounds and knows what came of them."""
 
-    def commit_round(  # noqa: PLR0917 - a round's end has eight parts, in the order in which they come about
+    def commit_round(
         self,
         campaign: Digest,
         number: int,

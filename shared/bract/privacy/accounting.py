@@ -47,11 +47,16 @@ def epsilon(mechanisms: Iterable[Mechanism], delta: float) -> float:
 
 def epsilon_prv(mechanisms: Iterable[Mechanism], delta: float) -> float:
     """The upper bound of Opacus' PRV accountant, which is at most 0.01 above its estimate."""
+    return _prv(_merged(mechanisms), delta)
+
+
+@lru_cache(maxsize=256)
+def _prv(history: _History, delta: float) -> float:
     from opacus.accountants import PRVAccountant  # noqa: PLC0415  (loads torch)
 
     accountant = PRVAccountant()
-    accountant.history = list(_merged(mechanisms))
-    return float(accountant.get_epsilon(delta=delta)) if accountant.history else 0.0
+    accountant.history = list(history)
+    return float(accountant.get_epsilon(delta=delta)) if history else 0.0
 
 
 def epsilon_rdp(mechanisms: Iterable[Mechanism], delta: float) -> float:

@@ -2,7 +2,8 @@
 
 Unit: the consent subject. Relation: add or remove one subject. Sampler: Poisson over subjects. Noise: Gaussian of standard
 deviation `noise_multiplier * clip` on the sum of per-subject gradients, each clipped to L2 norm `clip`. Denominators are the
-public `sampling_rate * subjects_floor`, never a realised batch [Abadi et al. 2016, 1607.00133; Charles et al. 2024, 2407.07737].
+public `sampling_rate * subjects_floor`, never a realised batch [Abadi et al. 2016, 1607.00133;
+Charles et al. 2024, 2407.07737].
 """
 
 from dataclasses import dataclass
