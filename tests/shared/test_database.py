@@ -244,12 +244,12 @@ def test_a_migration_arrives_or_leaves_nothing(engine: Engine, tmp_path: Path) -
     scripts = tmp_path / "100% scripts"
     (scripts / "versions").mkdir(parents=True)
     (scripts / "env.py").write_text(ENV)
-    (scripts / "versions" / "first.py").write_text(FIRST)
+    (scripts / "versions" / "0001_first.py").write_text(FIRST)
     assert not at_head(engine, scripts)
     migrate(engine, scripts)
     migrate(engine, scripts)
     assert at_head(engine, scripts)
-    (scripts / "versions" / "broken.py").write_text(BROKEN)
+    (scripts / "versions" / "0002_broken.py").write_text(BROKEN)
     assert not at_head(engine, scripts)
     with pytest.raises(RuntimeError, match="half way"):
         migrate(engine, scripts)
