@@ -90,6 +90,10 @@ class ShortWire:
         self.place.hub_registry.may_get(self.place.name, digest, now())
         path.write_bytes(self.place.store.read(digest).read_bytes())
 
+    def wanted(self, campaign: Digest, number: int) -> bool:
+        wanted: bool = self.place.hub_registry.wanted(campaign, number)
+        return wanted
+
     def put(self, path: Path, digest: Digest) -> None:
         size = path.stat().st_size
         self.place.hub_registry.may_put(self.place.name, digest, size, now())
@@ -103,7 +107,8 @@ class NearTrainer:
     def __init__(self, home: SiteHome) -> None:
         self._home = home
 
-    def run(self, job: Mapping[str, str], _stopped: threading.Event) -> dict[str, object]:
+    def run(self, job: Mapping[str, str], _stopped: threading.Event, wanted: Callable[[], bool]) -> dict[str, object]:
+        assert wanted()
         return train(self._home, job)
 
 

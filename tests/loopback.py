@@ -72,6 +72,9 @@ class Book:
     def withdraw(self, site: str, envelope: Envelope, at: datetime) -> None:
         self.taken.append(("withdraw", site, envelope))
 
+    def wanted(self, campaign: Digest, number: int) -> bool:
+        return bool(campaign) and number == 1
+
     def receipts(self, site: str, after: int) -> list[tuple[int, bytes]]:
         return [(number, data) for number, data in self.issued if number > after]
 

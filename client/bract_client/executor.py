@@ -6,6 +6,7 @@ It runs only the code that the site installed: a bundle's bytes are looked at an
 proposals over gRPC, the main one takes Flower's tasks. Training happens in a child that is killed when the run is stopped.
 """
 
+import functools
 import json
 import logging
 import subprocess
@@ -13,6 +14,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -35,6 +37,7 @@ from bract_client.outbox import seal
 from bract_client.site import Site, Task, open_site, runtime_address
 
 _POLL_S = 0.4
+_WATCH_S = 2.0
 _PROPOSALS_WAIT_S = 15.0
 _AFTER_ERROR_S = 2.0
 
@@ -57,8 +60,8 @@ class Trainer:
         )
         return spawn(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
-    def run(self, job: dict[str, str], stopped: threading.Event) -> dict[str, object]:
-        """Train one round.
+    def run(self, job: dict[str, str], stopped: threading.Event, wanted: Callable[[], bool]) -> dict[str, object]:
+        """Train one round; end the child when Flower says that the run has `stopped`, or the hub that it is not `wanted`.
 
         Raises:
             BractError: the child's refusal; `site-failed` when it died; `wrong-state` when the run was stopped meanwhile.
@@ -66,7 +69,7 @@ class Trainer:
         if self._process.poll() is not None:
             self._process = self._start()
         process = self._process
-        watcher = threading.Thread(target=self._kill_when, args=(process, stopped), daemon=True)
+        watcher = threading.Thread(target=self._watch, args=(process, stopped, wanted), daemon=True)
         done = self._done = threading.Event()
         watcher.start()
         try:
@@ -86,9 +89,10 @@ class Trainer:
             raise BractError(str(answer["refused"]))
         return answer
 
-    def _kill_when(self, process: subprocess.Popen[bytes], stopped: threading.Event) -> None:
-        while not self._done.wait(_POLL_S):
-            if stopped.is_set():
+    def _watch(self, process: subprocess.Popen[bytes], stopped: threading.Event, wanted: Callable[[], bool]) -> None:
+        while not self._done.wait(_WATCH_S):
+            if stopped.is_set() or not wanted():
+                stopped.set()
                 log.info("the run was stopped; ending the training child")
                 end([process], grace_s=0.0)
                 return
@@ -145,7 +149,8 @@ def run_round(site: Site, home: SiteHome, hub: HubClient, trainer: Trainer, task
         hub.get(agreed.plan.arrays, agreed.plan.arrays_bytes, arrays)
         site.registry.begin_training(agreed.plan.campaign, agreed.plan.number, datetime.now(UTC))
         job = {k: _text(task.payload[k]) for k in ("campaign", "plan")} | {"arrays": str(arrays), "update": str(update)}
-        spent, private = _trained(trainer.run(job, task.stopped), agreed)
+        wanted = functools.partial(hub.wanted, agreed.plan.campaign, agreed.plan.number)
+        spent, private = _trained(trainer.run(job, task.stopped, wanted), agreed)
         envelope = seal(
             site.registry, agreed, update, read_layout(arrays), spent, private, home.signing_key(), datetime.now(UTC)
         )

@@ -139,6 +139,16 @@ class HubClient:
         reply = self._unary("Receipts", pb.ReceiptsRequest(after=after))
         return [Receipt(r.number, parse_envelope(r.envelope)) for r in reply.receipts]
 
+    def wanted(self, campaign: Digest, number: int) -> bool:
+        """Whether a round still runs; yes while the hub is away, since it may come back to it."""
+        try:
+            reply = unary_call(self._channel, "Wanted")(
+                pb.WantedRequest(campaign=campaign, number=number), timeout=CALL_S
+            )
+        except grpc.RpcError as error:
+            return refusal(error).code == UNREACHABLE
+        return bool(reply.wanted)
+
     def put(self, path: Path, digest: Digest) -> None:
         """Sends a file that has this digest; what the hub has of it already is not sent again.
 

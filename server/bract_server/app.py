@@ -31,7 +31,7 @@ def main(argv: list[str]) -> int:
     try:
         run_campaign(hub, name)
         registry.set_state(name, "completed", "", hub.now())
-    except Stopped:
+    except (Stopped, KeyboardInterrupt):  # Flower interrupts a process whose run was stopped
         log.info("campaign %s was stopped", name)
     except BractError as error:
         failure = error.code

@@ -76,6 +76,10 @@ class HubDoor(Protocol):
         """The site's receipts numbered above `after`: pairs of number and envelope's JSON, oldest first."""
         ...
 
+    def wanted(self, campaign: Digest, number: int) -> bool:
+        """Whether this round of this campaign runs now."""
+        ...
+
     def may_get(self, site: str, digest: Digest, at: datetime) -> None:
         """Returns if the site may read this array now."""
         ...
@@ -112,6 +116,7 @@ class Calls:
         registry = {
             "Proposals": unary_handler("Proposals", self._guarded(self._proposals)),
             "Receipts": unary_handler("Receipts", self._guarded(self._receipts)),
+            "Wanted": unary_handler("Wanted", self._guarded(self._wanted)),
             "Status": unary_handler("Status", self._guarded(self._status)),
         }
         for name, cls, take in (
@@ -180,6 +185,9 @@ class Calls:
     def _receipts(self, request: pb.ReceiptsRequest, site: str, _: grpc.ServicerContext) -> pb.ReceiptsReply:
         found = self._door.receipts(site, request.after)
         return pb.ReceiptsReply(receipts=[pb.Receipt(number=n, envelope=e) for n, e in found])
+
+    def _wanted(self, request: pb.WantedRequest, _: str, __: grpc.ServicerContext) -> pb.WantedReply:
+        return pb.WantedReply(wanted=self._door.wanted(parse_digest(request.campaign), request.number))
 
     def _status(self, _: pb.StatusRequest, __: str, ___: grpc.ServicerContext) -> pb.StatusReply:
         return pb.StatusReply(hub=self._hub, version=bract.__version__, at=self._clock().isoformat())

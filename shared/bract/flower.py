@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import httpx
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -191,6 +191,12 @@ class Operator:
             root_certificates=ca,
             interceptors=[RuntimeVersionHttpInterceptor(component_name="flwr-cli"), _Bearer(token)],
         )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.close()
 
     @contextmanager
     def _refusals(self) -> Iterator[None]:

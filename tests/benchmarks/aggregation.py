@@ -61,7 +61,11 @@ def one(megabytes: int, sites: int) -> dict[str, float]:
         reset_peak()
         before, started = resident("VmRSS"), time.perf_counter()
         write_version(store, parent, None, ServerOptimizer("fedadam"), updates)
-        return {"sites": sites, "seconds": time.perf_counter() - started, "models": (resident("VmHWM") - before) / model}
+        return {
+            "sites": sites,
+            "seconds": time.perf_counter() - started,
+            "models": (resident("VmHWM") - before) / model,
+        }
 
 
 def main() -> int:
@@ -77,7 +81,15 @@ def main() -> int:
         return 0
     rows = []
     for sites in options.sites:
-        words = [sys.executable, "-m", "tests.benchmarks.aggregation", "--megabytes", str(options.megabytes), "--one", str(sites)]
+        words = [
+            sys.executable,
+            "-m",
+            "tests.benchmarks.aggregation",
+            "--megabytes",
+            str(options.megabytes),
+            "--one",
+            str(sites),
+        ]
         rows.append(json.loads(subprocess.run(words, capture_output=True, check=True).stdout))
         print(f"{sites:4d} sites: peak {rows[-1]['models']:.2f} models above the baseline, {rows[-1]['seconds']:.1f} s")
     if options.json:

@@ -215,3 +215,17 @@ with loopback(root, "clinic") as running, connect(running.sites["clinic"], now()
 def test_a_full_disk_at_either_end_keeps_nothing_and_the_hub_goes_on(tmp_path: Path) -> None:
     told = on_small_disk(tmp_path / "disk", 2000, FULL).splitlines()
     assert told == ["disk []", "disk []", "hub"]
+
+
+def test_a_site_hears_whether_its_round_still_runs_and_goes_on_while_the_hub_is_away(running: Loopback) -> None:
+    with client(running, running.server.port) as hub:
+        assert hub.wanted(NAME, 1)
+        assert not hub.wanted(NAME, 2)
+    with client(running, free_port()) as nobody:
+        assert nobody.wanted(NAME, 2)
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])

@@ -381,3 +381,25 @@ def test_the_initial_encoder_is_a_function_of_the_public_seed(world: Federation)
     arrays = {v.value.arrays for v in world.registry.versions()}
     assert len(arrays) == 1
     assert digest_file(world.store.path(arrays.pop())).startswith("sha256:")
+
+
+def test_a_round_is_wanted_while_it_runs_and_no_longer_once_the_campaign_is_stopped(world: Federation) -> None:
+    world.run(small_plan(name="one", rounds=1))
+    done = world.registry.campaign("one").digest
+    assert not world.registry.wanted(done, 1)
+    world.create(small_plan(name="two", rounds=1))
+    world.registry.set_state("two", "running", "", now())
+    seen = list[bool]()
+    running = world.registry.campaign("two").digest
+    coast = world.places["coast"]
+
+    def look(reply: Payload) -> Payload:
+        seen.append(world.registry.wanted(running, 1))
+        world.registry.set_state("two", "stopped", "by the operator", now())
+        seen.append(world.registry.wanted(running, 1))
+        world.registry.set_state("two", "running", "", now())
+        return reply
+
+    coast.tamper = look
+    run_campaign(world.hub(), "two")
+    assert seen == [True, False]

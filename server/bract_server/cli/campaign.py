@@ -54,7 +54,8 @@ def run(
     """Start a campaign, or take one up again that failed or was stopped; the hub must be running."""
     home = open_home(hub)
     registry = open_registry(home)
-    campaigns.start(registry, campaigns.operator(home), name, now())
+    with campaigns.operator(home) as door:
+        campaigns.start(registry, door, name, now())
     if watch:
         _follow(hub, name, as_json)
     elif as_json:
@@ -101,7 +102,8 @@ def show(name: str, hub: HubFolder = Path(), as_json: AsJson = False) -> None:
 def stop(name: str, hub: HubFolder = Path()) -> None:
     """Stop a campaign; every site's training ends within seconds, and what was reserved counts as spent."""
     home = open_home(hub)
-    campaigns.stop(open_registry(home), campaigns.operator(home), name, now())
+    with campaigns.operator(home) as door:
+        campaigns.stop(open_registry(home), door, name, now())
     console.out.print(f"{name} is stopped.")
 
 

@@ -139,7 +139,8 @@ def _campaign(story: Story, rounds: int) -> None:
         f"{privacy.steps} private steps a round, δ = {privacy.delta:g}"
     )
     say(f"all {rounds} rounds will cost each site ε = {campaigns.forecast(plan):.2f}")
-    campaigns.start(story.registry, _operator(story), CAMPAIGN, datetime.now(UTC))
+    with _operator(story) as door:
+        campaigns.start(story.registry, door, CAMPAIGN, datetime.now(UTC))
 
 
 def _operator(story: Story) -> Operator:

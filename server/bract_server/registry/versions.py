@@ -14,6 +14,7 @@ from bract_server.registry.answers import round_row
 from bract_server.registry.campaigns import campaign_row, plan_of
 from bract_server.registry.lineage import ROUND, SNAPSHOT, VERSION, add_version, link, node, snapshot_ref
 from bract_server.registry.models import (
+    CampaignRow,
     ClearanceRow,
     ContributionRow,
     OutcomeRow,
@@ -145,6 +146,21 @@ class Versions(Store):
         )
         with self.seeing() as session:
             return [(number, envelope) for number, envelope in session.execute(wanted)]
+
+    def wanted(self, campaign: Digest, number: int) -> bool:
+        """Whether a round runs, and its campaign with it."""
+        found = (
+            select(RoundRow.id)
+            .join(CampaignRow, CampaignRow.digest == RoundRow.campaign)
+            .where(
+                RoundRow.campaign == campaign,
+                RoundRow.number == number,
+                RoundRow.state == "running",
+                CampaignRow.state == "running",
+            )
+        )
+        with self.seeing() as session:
+            return session.scalar(found) is not None
 
     def keeps(self, array: Digest) -> bool:
         """Whether a file is still needed: a version's arrays, a newest optimizer state, a running round's update."""

@@ -20,6 +20,7 @@ UNARY: dict[str, tuple[str, type[Message], type[Message]]] = {
     "Refuse": (REGISTRY, pb.Signed, pb.Done),
     "Withdraw": (REGISTRY, pb.Signed, pb.Done),
     "Receipts": (REGISTRY, pb.ReceiptsRequest, pb.ReceiptsReply),
+    "Wanted": (REGISTRY, pb.WantedRequest, pb.WantedReply),
     "Status": (REGISTRY, pb.StatusRequest, pb.StatusReply),
 }
 """Methods with one request and one reply: service, request, reply. A test holds them against `hub.proto`."""

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14\x62ract/wire/hub.proto\x12\nbract.wire\"9\n\tPutHeader\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x04\x12\x0e\n\x06offset\x18\x03 \x01(\x04\"K\n\x08PutChunk\x12\x0e\n\x04\x64\x61ta\x18\x01 \x01(\x0cH\x00\x12\'\n\x06header\x18\x02 \x01(\x0b\x32\x15.bract.wire.PutHeaderH\x00\x42\x06\n\x04part\"\x19\n\x08PutReply\x12\r\n\x05\x62ytes\x18\x01 \x01(\x04\",\n\nGetRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\"\x15\n\x05\x43hunk\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"\x1d\n\x0bStatRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\",\n\tStatReply\x12\x10\n\x08\x63omplete\x18\x01 \x01(\x08\x12\r\n\x05\x62ytes\x18\x02 \x01(\x04\"\x1a\n\x06Signed\x12\x10\n\x08\x65nvelope\x18\x01 \x01(\x0c\"\x06\n\x04\x44one\"\"\n\x10ProposalsRequest\x12\x0e\n\x06wait_s\x18\x01 \x01(\x01\".\n\x08Proposal\x12\x10\n\x08proposal\x18\x01 \x01(\x0c\x12\x10\n\x08\x63\x61mpaign\x18\x02 \x01(\x0c\"9\n\x0eProposalsReply\x12\'\n\tproposals\x18\x01 \x03(\x0b\x32\x14.bract.wire.Proposal\" \n\x0fReceiptsRequest\x12\r\n\x05\x61\x66ter\x18\x01 \x01(\x04\"+\n\x07Receipt\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x10\n\x08\x65nvelope\x18\x02 \x01(\x0c\"6\n\rReceiptsReply\x12%\n\x08receipts\x18\x01 \x03(\x0b\x32\x13.bract.wire.Receipt\"\x0f\n\rStatusRequest\"7\n\x0bStatusReply\x12\x0b\n\x03hub\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\n\n\x02\x61t\x18\x03 \x01(\t2\xa9\x01\n\x06\x41rrays\x12\x33\n\x03Put\x12\x14.bract.wire.PutChunk\x1a\x14.bract.wire.PutReply(\x01\x12\x32\n\x03Get\x12\x16.bract.wire.GetRequest\x1a\x11.bract.wire.Chunk0\x01\x12\x36\n\x04Stat\x12\x17.bract.wire.StatRequest\x1a\x15.bract.wire.StatReply2\x95\x03\n\x08Registry\x12\x45\n\tProposals\x12\x1c.bract.wire.ProposalsRequest\x1a\x1a.bract.wire.ProposalsReply\x12-\n\x05\x43lear\x12\x12.bract.wire.Signed\x1a\x10.bract.wire.Done\x12/\n\x07Reserve\x12\x12.bract.wire.Signed\x1a\x10.bract.wire.Done\x12.\n\x06Refuse\x12\x12.bract.wire.Signed\x1a\x10.bract.wire.Done\x12\x30\n\x08Withdraw\x12\x12.bract.wire.Signed\x1a\x10.bract.wire.Done\x12\x42\n\x08Receipts\x12\x1b.bract.wire.ReceiptsRequest\x1a\x19.bract.wire.ReceiptsReply\x12<\n\x06Status\x12\x19.bract.wire.StatusRequest\x1a\x17.bract.wire.StatusReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14\x62ract/wire/hub.proto\x12\nbract.wire\"9\n\tPutHeader\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x04\x12\x0e\n\x06offset\x18\x03 \x01(\x04\"K\n\x08PutChunk\x12\x0e\n\x04\x64\x61ta\x18\x01 \x01(\x0cH\x00\x12\'\n\x06header\x18\x02 \x01(\x0b\x32\x15.bract.wire.PutHeaderH\x00\x42\x06\n\x04part\"\x19\n\x08PutReply\x12\r\n\x05\x62ytes\x18\x01 \x01(\x04\",\n\nGetRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\"\x15\n\x05\x43hunk\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"\x1d\n\x0bStatRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\",\n\tStatReply\x12\x10\n\x08\x63omplete\x18\x01 \x01(\x08\x12\r\n\x05\x62ytes\x18\x02 \x01(\x04\"\x1a\n\x06Signed\x12\x10\n\x08\x65nvelope\x18\x01 \x01(\x0c\"\x06\n\x04\x44one\"\"\n\x10ProposalsRequest\x12\x0e\n\x06wait_s\x18\x01 \x01(\x01\".\n\x08Proposal\x12\x10\n\x08proposal\x18\x01 \x01(\x0c\x12\x10\n\x08\x63\x61mpaign\x18\x02 \x01(\x0c\"9\n\x0eProposalsReply\x12\'\n\tproposals\x18\x01 \x03(\x0b\x32\x14.bract.wire.Proposal\" \n\x0fReceiptsRequest\x12\r\n\x05\x61\x66ter\x18\x01 \x01(\x04\"+\n\x07Receipt\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x10\n\x08\x65nvelope\x18\x02 \x01(\x0c\"6\n\rReceiptsReply\x12%\n\x08receipts\x18\x01 \x03(\x0b\x32\x13.bract.wire.Receipt\"1\n\rWantedRequest\x12\x10\n\x08\x63\x61mpaign\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x04\"\x1d\n\x0bWantedReply\x12\x0e\n\x06wanted\x18\x01 \x01(\x08\"\x0f\n\rStatusRequest\"7\n\x0bStatusReply\x12\x0b\n\x03hub\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\n\n\x02\x61t\x18\x03 \x01(\t2\xa9\x01\n\x06\x41rrays\x12\x33\n\x03Put\x12\x14.bract.wire.PutChunk\x1a\x14.bract.wire.PutReply(\x01\x12\x32\n\x03Get\x12\x16.bract.wire.GetRequest\x1a\x11.bract.wire.Chunk0\x01\x12\x36\n\x04Stat\x12\x17.bract.wire.StatRequest\x1a\x15.bract.wire.StatReply2\xd3\x03\n\x08Registry\x12\x45\n\tProposals\x12\x1c.bract.wire.ProposalsRequest\x1a\x1a.bract.wire.ProposalsReply\x12-\n\x05\x43lear\x12\x12.bract.wire.Signed\x1a\x10.bract.wire.Done\x12/\n\x07Reserve\x12\x12.bract.wire.Signed\x1a\x10.bract.wire.Done\x12.\n\x06Refuse\x12\x12.bract.wire.Signed\x1a\x10.bract.wire.Done\x12\x30\n\x08Withdraw\x12\x12.bract.wire.Signed\x1a\x10.bract.wire.Done\x12\x42\n\x08Receipts\x12\x1b.bract.wire.ReceiptsRequest\x1a\x19.bract.wire.ReceiptsReply\x12<\n\x06Wanted\x12\x19.bract.wire.WantedRequest\x1a\x17.bract.wire.WantedReply\x12<\n\x06Status\x12\x19.bract.wire.StatusRequest\x1a\x17.bract.wire.StatusReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -61,12 +61,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RECEIPT']._serialized_end=601
   _globals['_RECEIPTSREPLY']._serialized_start=603
   _globals['_RECEIPTSREPLY']._serialized_end=657
-  _globals['_STATUSREQUEST']._serialized_start=659
-  _globals['_STATUSREQUEST']._serialized_end=674
-  _globals['_STATUSREPLY']._serialized_start=676
-  _globals['_STATUSREPLY']._serialized_end=731
-  _globals['_ARRAYS']._serialized_start=734
-  _globals['_ARRAYS']._serialized_end=903
-  _globals['_REGISTRY']._serialized_start=906
-  _globals['_REGISTRY']._serialized_end=1311
+  _globals['_WANTEDREQUEST']._serialized_start=659
+  _globals['_WANTEDREQUEST']._serialized_end=708
+  _globals['_WANTEDREPLY']._serialized_start=710
+  _globals['_WANTEDREPLY']._serialized_end=739
+  _globals['_STATUSREQUEST']._serialized_start=741
+  _globals['_STATUSREQUEST']._serialized_end=756
+  _globals['_STATUSREPLY']._serialized_start=758
+  _globals['_STATUSREPLY']._serialized_end=813
+  _globals['_ARRAYS']._serialized_start=816
+  _globals['_ARRAYS']._serialized_end=985
+  _globals['_REGISTRY']._serialized_start=988
+  _globals['_REGISTRY']._serialized_end=1455
 # @@protoc_insertion_point(module_scope)

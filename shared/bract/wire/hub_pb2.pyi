@@ -108,6 +108,20 @@ class ReceiptsReply(_message.Message):
     receipts: _containers.RepeatedCompositeFieldContainer[Receipt]
     def __init__(self, receipts: _Optional[_Iterable[_Union[Receipt, _Mapping]]] = ...) -> None: ...
 
+class WantedRequest(_message.Message):
+    __slots__ = ("campaign", "number")
+    CAMPAIGN_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    campaign: str
+    number: int
+    def __init__(self, campaign: _Optional[str] = ..., number: _Optional[int] = ...) -> None: ...
+
+class WantedReply(_message.Message):
+    __slots__ = ("wanted",)
+    WANTED_FIELD_NUMBER: _ClassVar[int]
+    wanted: bool
+    def __init__(self, wanted: _Optional[bool] = ...) -> None: ...
+
 class StatusRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
