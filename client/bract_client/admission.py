@@ -83,11 +83,13 @@ class AdmittedDataset:
         return x, mask
 
 
-def admit(registry: SiteRegistry, plan: CampaignPlan, round_plan: RoundPlan, at: datetime) -> AdmittedDataset:
+def admit(
+    registry: SiteRegistry, plan: CampaignPlan, round_plan: RoundPlan, at: datetime, min_subjects: int = 1
+) -> AdmittedDataset:
     """The records that may be used for this round at this moment.
 
     Raises:
-        BractError: `no-clearance`, `stale-clearance` (see the module's rules); `too-few-subjects` when nobody is left;
+        BractError: `no-clearance`, `stale-clearance` (see the module's rules); `too-few-subjects` below the policy's floor;
             `malformed` when the encoder does not take the data set's records; `bad-record` when the source cannot be
             read at all.
     """
@@ -103,9 +105,9 @@ def admit(registry: SiteRegistry, plan: CampaignPlan, round_plan: RoundPlan, at:
         for number, (member, digest) in enumerate(zip(members, payloads.digests, strict=True))
         if digest is not None and registry.unchanged(plan.dataset, member, digest)
     ]
-    if not sound:
-        raise BractError(NO_ADMITTED, "nobody is left to train on")
     counts = _counts([members[number] for number in sound])
+    if len(counts) < max(1, min_subjects):
+        raise BractError(NO_ADMITTED, f"the floor is {min_subjects}")
     most, dropped = plan.privacy.records_per_subject, len(members) - len(sound)
     return AdmittedDataset(_GATE, payloads.values[sound], counts, most=most, dropped=dropped)
 

@@ -148,12 +148,12 @@ def run_round(site: Site, home: SiteHome, hub: HubClient, trainer: Trainer, task
             return _sent(hub, update, kept)
         hub.get(agreed.plan.arrays, agreed.plan.arrays_bytes, arrays)
         site.registry.begin_training(agreed.plan.campaign, agreed.plan.number, datetime.now(UTC))
+        admitted_at = datetime.now(UTC)
         job = {k: _text(task.payload[k]) for k in ("campaign", "plan")} | {"arrays": str(arrays), "update": str(update)}
         wanted = functools.partial(hub.wanted, agreed.plan.campaign, agreed.plan.number)
         spent, private = _trained(trainer.run(job, task.stopped, wanted), agreed)
-        envelope = seal(
-            site.registry, agreed, update, read_layout(arrays), spent, private, home.signing_key(), datetime.now(UTC)
-        )
+        key, layout = home.signing_key(), read_layout(arrays)
+        envelope = seal(site.registry, agreed, update, layout, spent, private, key, admitted_at, datetime.now(UTC))
         return _sent(hub, update, envelope)
     finally:
         arrays.unlink(missing_ok=True)

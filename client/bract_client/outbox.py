@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from bract.arrays import Layout, read_arrays
 from bract.digest import digest_file
+from bract.errors import STALE_CLEARANCE, BractError
 from bract.privacy.spec import Mechanism
 from bract.signing import Envelope, sign
 from bract.update import Contribution
@@ -25,16 +26,21 @@ def seal(
     spent: Mechanism,
     private: bool,
     key: Ed25519PrivateKey,
+    admitted_at: datetime,
     at: datetime,
 ) -> Envelope:
     """Check the update's file, settle its cost in the ledger, sign and keep the contribution.
 
+    Whoever withdrew while the round was trained is in this update: it does not leave, and what it cost stays spent.
+
     Raises:
-        BractError: `bad-arrays`, `not-finite` for a file that may not leave; `overspend` when it cost more than reserved.
+        BractError: `bad-arrays`, `not-finite` for a file that may not leave; `stale-clearance` when somebody left since
+            `admitted_at`; `overspend` when it cost more than reserved.
     """
+    if registry.left(task.place.clearance, task.plan.campaign, task.plan.number, admitted_at, at):
+        raise BractError(STALE_CLEARANCE, "somebody left while the round was trained")
     for _ in read_arrays(update, layout):
         pass
-    registry.settle(task.plan.campaign, task.plan.number, spent, at)
     contribution = Contribution(
         site=task.place.site,
         plan=task.sealed.name,

@@ -12,14 +12,13 @@ How much privacy may be spent (`cap`) is the ledger's to keep, and the least num
 """
 
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from bract.consent import Purpose
 from bract.errors import NO_CERTIFICATE, POLICY, UNKNOWN_OBJECTIVE, BractError
-from bract.objectives.spec import PrivacyStructure
+from bract.objectives.spec import CATALOGUE, PrivacyStructure
 from bract.plan import CampaignPlan, Name
 from bract.value import strict
 
@@ -68,17 +67,12 @@ class SitePolicy:
     datasets: tuple[DatasetCap, ...] = ()
     min_subjects: Annotated[int, Field(ge=1)] = 100
     min_cohort: Annotated[int, Field(ge=1)] = 2
-    clearance_ttl_s: Annotated[float, Field(ge=60, le=7 * 86_400)] = 3600.0
+    clearance_ttl_s: Annotated[float, Field(ge=60, le=86_400)] = 3600.0
     notice_interval_s: Annotated[float, Field(ge=0, le=30 * 86_400)] = 60.0
 
     def cap(self, dataset: str) -> float:
         """The most ε that this data set may ever spend."""
         return next((d.epsilon_cap for d in self.datasets if d.name == dataset), self.epsilon_cap)
-
-    @property
-    def clearance_ttl(self) -> timedelta:
-        """How long a clearance holds."""
-        return timedelta(seconds=self.clearance_ttl_s)
 
 
 def permit(policy: SitePolicy, plan: CampaignPlan) -> None:
@@ -93,7 +87,7 @@ def permit(policy: SitePolicy, plan: CampaignPlan) -> None:
 
 def known_objective(_: SitePolicy, plan: CampaignPlan) -> None:
     """The objective is one that this version has."""
-    if plan.objective.kind not in CERTIFIED:
+    if plan.objective.kind not in CATALOGUE:
         raise BractError(UNKNOWN_OBJECTIVE, "the plan's objective")
 
 

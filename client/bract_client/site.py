@@ -77,7 +77,8 @@ class Site:
             plan.dataset,
             plan.privacy.mechanism,
             at,
-            timedelta(seconds=plan.deadline_s) + _RESERVATION_SLACK,
+            2 * timedelta(seconds=plan.deadline_s) + _RESERVATION_SLACK,
+            self.policy.cap(plan.dataset),
         )
         return Answer(clearance, reservation)
 
@@ -107,6 +108,8 @@ class Site:
         places = [place for place in plan.cohort if place.site == self.name]
         if len(places) != 1:
             raise BractError(NO_CLEARANCE, "the round's plan has no place for this site")
+        self.registry.cleared(places[0].clearance, plan.campaign, plan.number)
+        self.registry.reserved(places[0].reservation, plan.campaign, plan.number)
         if len(plan.cohort) < self.policy.min_cohort:
             raise BractError(POLICY, "the cohort is smaller than this site's policy allows")
         if at >= plan.deadline:

@@ -33,9 +33,9 @@ def train(home: SiteHome, job: Mapping[str, str]) -> dict[str, object]:
     hub_key = verify_key(home.bundle().hub_key)
     campaign = unseal(CampaignPlan, parse_envelope(job["campaign"].encode()), hub_key)
     plan = unseal(RoundPlan, parse_envelope(job["plan"].encode()), hub_key)
-    dataset = admit(open_registry(home), campaign, plan, datetime.now(UTC))
-    name = home.settings().name
-    trained = pretrain(campaign, Path(job["arrays"]), dataset, Path(job["update"]), site=name)
+    settings = home.settings()
+    dataset = admit(open_registry(home), campaign, plan, datetime.now(UTC), settings.policy.min_subjects)
+    trained = pretrain(campaign, Path(job["arrays"]), dataset, Path(job["update"]), site=settings.name)
     return {"steps": trained.steps, "private": trained.private}
 
 

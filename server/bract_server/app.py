@@ -9,7 +9,7 @@ import traceback
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bract.errors import BractError
+from bract.errors import HUB_FAILED, BractError
 from bract.flower import ServerTask
 from bract.logs import start_logging
 from bract_server.home import open_home
@@ -36,12 +36,14 @@ def main(argv: list[str]) -> int:
     except BractError as error:
         failure = error.code
         log.warning("campaign %s failed: %s", name, error)
-        registry.set_state(name, "failed", error.code, hub.now())
     except Exception:  # noqa: BLE001 - the run must be told that it failed, whatever the bug
-        failure = "internal"
+        failure = HUB_FAILED
         log.error("campaign %s failed: %s", name, traceback.format_exc())
-        registry.set_state(name, "failed", failure, hub.now())
-    task.finish(failure)
+    try:
+        if failure is not None and registry.campaign(name).state == "running":
+            registry.set_state(name, "failed", failure, hub.now())
+    finally:
+        task.finish(failure)
     return 0 if failure is None else 1
 
 

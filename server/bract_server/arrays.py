@@ -119,14 +119,26 @@ class ArrayStore:
                 _erase(part)
 
     def sweep(self, before: datetime) -> int:
-        """Discards unfinished transfers untouched since `before`; returns how many."""
+        """Discards what was left unfinished before then: transfers, and files that a killed process was making.
+
+        Returns how many.
+        """
         count = 0
         for part in self._incoming.iterdir():
             with suppress(FileNotFoundError), disk_errors():
-                if part.stat().st_mtime < before.timestamp():
-                    _erase(part)
-                    count += 1
+                if part.stat().st_mtime >= before.timestamp():
+                    continue
+                for file in [part] if part.is_file() else list(part.iterdir()):
+                    _erase(file)
+                if part.is_dir():
+                    part.rmdir()
+                count += 1
         return count
+
+    def whole(self, before: datetime) -> tuple[Digest, ...]:
+        """The arrays that have been here since before then."""
+        stems = [p.stem for p in self._folder.glob("*.safetensors") if p.stat().st_mtime < before.timestamp()]
+        return tuple(parse_digest(f"sha256:{stem}") for stem in sorted(stems))
 
     def _part(self, digest: Digest) -> Path:
         return self._incoming / f"{parse_digest(digest).removeprefix('sha256:')}.part"

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from bract.arrays import write_arrays
 from bract.digest import Digest
-from bract.errors import MALFORMED, BractError
+from bract.errors import MALFORMED, STATE, UNKNOWN_ENCODER, UNKNOWN_OBJECTIVE, BractError
 from bract.files import read_private
+from bract.objectives.spec import CATALOGUE
 from bract.plan import CampaignPlan
 from bract.privacy.accounting import epsilon
 from bract.receipt import EncoderVersion
@@ -28,21 +29,27 @@ def read_plan(path: Path) -> CampaignPlan:
     """A campaign plan from a TOML file.
 
     Raises:
-        BractError: `malformed`, naming each unknown, missing or wrong field.
+        BractError: `unknown-objective`, `unknown-encoder`; `malformed`, naming each unknown, missing or wrong field.
     """
     try:
-        return decode(CampaignPlan, tomllib.loads(path.read_text(encoding="utf-8"))).check()
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BractError(MALFORMED, f"{path.name}: {error}") from error
     except FileNotFoundError as error:
         raise BractError(MALFORMED, f"{path.name}: no such file") from error
+    encoders = {entry.encoder for entry in CATALOGUE.values()}
+    for part, known, code in (("objective", set(CATALOGUE), UNKNOWN_OBJECTIVE), ("encoder", encoders, UNKNOWN_ENCODER)):
+        kind = values[part].get("kind") if isinstance(values.get(part), dict) else None
+        if isinstance(kind, str) and kind not in known:
+            raise BractError(code, f"{part}: {kind}")
+    return decode(CampaignPlan, values).check()
 
 
 def create(registry: HubRegistry, store: ArrayStore, plan: CampaignPlan, at: datetime) -> Digest:
     """Sign the plan and store its initial encoder, a function of the plan's public seed alone.
 
     Raises:
-        BractError: `already-exists`, `unknown-site`, `unknown-encoder`, `unknown-objective`, `malformed`.
+        BractError: `already-exists`, `unknown-site`, `malformed`.
     """
     # torch is needed here and nowhere else on this path; listing and watching campaigns stay quick
     from bract.encoders.weights import arrays_of  # noqa: PLC0415
@@ -82,8 +89,10 @@ def start(registry: HubRegistry, door: Operator, name: str, at: datetime) -> int
     Raises:
         BractError: `unknown-campaign`, `wrong-state`, `not-running`, `operator-token`.
     """
-    registry.campaign(name)
-    registry.set_state(name, "running", "", at)
+    if registry.campaign(name).state != "running":
+        registry.set_state(name, "running", "", at)
+    elif any(run.campaign == name and run.status != "finished" for run in door.runs().values()):
+        raise BractError(STATE, f"{name} is running")
     try:
         return door.start({"campaign": name})
     except BractError as error:

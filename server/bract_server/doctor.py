@@ -8,7 +8,7 @@ from bract.checks import Check, guarded
 from bract_server.home import HubHome
 
 _NEW_HUB = "Make a new hub; every site enrols anew."
-_NEW_CERTIFICATE = "Renew the server certificate."
+_NEW_CERTIFICATE = "`bract renew`, then restart the hub."
 
 
 def examine(

@@ -6,7 +6,8 @@ Rules:
     3. A certificate that expired after the handshake speaks for nobody.
     4. What a site signs may speak of that site only.
     5. A site gets and puts only the arrays that the registry lets it.
-    6. A refusal carries its code and no text; any other error carries `hub-failed` and stays in the hub's log.
+    6. No site has more than a few calls under way.
+    7. A refusal carries its code and no text; any other error carries `hub-failed` and stays in the hub's log.
 """
 
 import logging
@@ -22,7 +23,7 @@ from cryptography import x509
 
 import bract
 from bract.digest import Digest, parse_digest
-from bract.errors import CERTIFICATE, HUB_FAILED, MALFORMED, UNKNOWN_SITE, UNTRUSTED, BractError
+from bract.errors import CERTIFICATE, CONCURRENT, HUB_FAILED, MALFORMED, UNKNOWN_SITE, UNTRUSTED, BractError
 from bract.identity import certificate_fingerprint, certificate_site, check_issued, load_certificate
 from bract.signing import Envelope, parse_envelope, payload_type
 from bract.update import Clearance, Refusal, Reservation, WithdrawalNotice
@@ -36,6 +37,7 @@ from bract_server.arrays import ArrayStore
 _LOG = logging.getLogger(__name__)
 
 LONGEST_WAIT_S = 20.0
+CALLS_A_SITE = 16
 _LOOK_EVERY_S = 0.25
 
 _Request = TypeVar("_Request")
@@ -109,6 +111,7 @@ class Calls:
         self._door, self._store, self._hub = door, store, hub
         self._authority, self._clock = authority, clock
         self._waiting = threading.BoundedSemaphore(max(1, waiting))
+        self._slots: dict[str, threading.BoundedSemaphore] = {}
         self.stopping = threading.Event()
 
     def handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
@@ -149,12 +152,25 @@ class Calls:
         self._door.seen(site, at)
         return site
 
+    @contextmanager
+    def _turn(self, site: str) -> Iterator[None]:
+        """One of the site's few calls at a time, so that no site can take every thread (rule 6)."""
+        slots = self._slots.setdefault(site, threading.BoundedSemaphore(CALLS_A_SITE))
+        if not slots.acquire(blocking=False):
+            raise BractError(CONCURRENT, "the site has too many calls under way")
+        try:
+            yield
+        finally:
+            slots.release()
+
     def _guarded(
         self, call: Callable[[_Request, str, grpc.ServicerContext], _Reply]
     ) -> Callable[[_Request, grpc.ServicerContext], _Reply]:
         def answer(request: _Request, context: grpc.ServicerContext) -> _Reply:
             with _refusing(context):
-                return call(request, self._caller(context), context)
+                site = self._caller(context)
+                with self._turn(site):
+                    return call(request, site, context)
             raise AssertionError("a refusal returned")
 
         return answer
@@ -209,8 +225,9 @@ class Calls:
     def _get(self, request: pb.GetRequest, context: grpc.ServicerContext) -> Iterator[bytes]:
         with _refusing(context):
             site, digest = self._caller(context), parse_digest(request.digest)
-            self._door.may_get(site, digest, self._clock())
-            yield from packed(self._store.read(digest), request.offset)
+            with self._turn(site):
+                self._door.may_get(site, digest, self._clock())
+                yield from packed(self._store.read(digest), request.offset)
 
 
 def speaking_for(site: str, cls: type[Any], data: bytes) -> Envelope:
@@ -245,7 +262,7 @@ def _peer_pem(context: grpc.ServicerContext) -> bytes:
 
 @contextmanager
 def _refusing(context: grpc.ServicerContext) -> Iterator[None]:
-    """Turns errors into refusals (rule 6)."""
+    """Turns errors into refusals (rule 7)."""
     try:
         yield
     except BractError as error:

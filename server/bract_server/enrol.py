@@ -31,7 +31,7 @@ class SiteBook(Protocol):
         subjects_floor: int,
         at: datetime,
     ) -> None:
-        """Registers a site; the same keys again renew its certificate, and the old one counts no more.
+        """Registers a site; the same keys again renew its certificate; the old one counts until it expires.
 
         Raises:
             BractError: `already-exists` when another site has the name or a key; `unknown-site` when it was revoked.

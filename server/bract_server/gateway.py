@@ -1,16 +1,20 @@
 """The gateway process: our gRPC services behind mutual TLS. `python -m bract_server.gateway HUB`."""
 
+import logging
 import signal
 import sys
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from bract.errors import BractError
 from bract.files import read_private
 from bract.logs import start_logging
 from bract_server.home import open_home
 from bract_server.hub import open_registry, open_store
 from bract_server.service import HubServer
+
+log = logging.getLogger("bract.gateway")
 
 _SWEEP_EVERY, _STALE = timedelta(minutes=1), timedelta(hours=1)
 """How often uploads that were cut off are looked for, and after what time they are deleted."""
@@ -35,7 +39,10 @@ def main(argv: list[str]) -> int:
     )
     server.start()
     while not stop.wait(_SWEEP_EVERY.total_seconds()):
-        store.sweep(datetime.now(UTC) - _STALE)
+        try:
+            store.sweep(datetime.now(UTC) - _STALE)
+        except (BractError, OSError):
+            log.exception("old uploads were not swept")
     server.stop()
     return 0
 

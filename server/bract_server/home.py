@@ -19,6 +19,7 @@ from bract.identity import (
     certificate_pem,
     load_certificate,
     load_signing_key,
+    load_tls_key,
     new_authority,
     new_tls_key,
     private_pem,
@@ -58,7 +59,7 @@ class HubHome:
 
     @property
     def operator_token(self) -> Path:
-        """The first operator's token; it may be moved off this machine."""
+        """The first operator's token; the hub's own launcher reads it, too."""
         return self.root / "keys" / "operator.token"
 
     @property
@@ -163,6 +164,21 @@ def create(
     with new_folder(folder) as scratch:
         _fill(HubHome(scratch), settings, at)
     return HubHome(folder.absolute())
+
+
+def renew(home: HubHome, at: datetime) -> None:
+    """A new key and certificate of the hub's own authority for its server.
+
+    Raises:
+        BractError: `key-permissions`, `malformed`, `disk`.
+    """
+    settings, key = home.settings(), new_tls_key()
+    issuer = load_tls_key(read_private(home.authority_key))
+    certificate = server_certificate(
+        home.authority(), issuer, key.public_key(), [settings.host], at=at, days=settings.certificate_days
+    )
+    write_private(home.server_key, private_pem(key))
+    write_atomic(home.server_file, certificate_pem(certificate))
 
 
 def open_home(folder: Path) -> HubHome:

@@ -15,6 +15,7 @@ from bract.flower import Operator, TaskQueue, TaskType
 from bract.identity import node_fingerprint
 from bract.logs import start_logging
 from bract.supervisor import Program, environment, python, spawn
+from bract_server.campaigns import operator
 from bract_server.home import HubHome, open_home
 from bract_server.hub import open_registry
 from bract_server.registry.store import HubRegistry
@@ -29,14 +30,13 @@ def main(argv: list[str]) -> int:
     """Serve until SIGTERM."""
     start_logging()
     home = open_home(Path(argv[0]))
-    ca, fleet = home.authority_file.read_bytes(), home.settings().fleet
-    operator = Operator(fleet, ca, read_private(home.operator_token).decode().strip())
+    ca, fleet, door = home.authority_file.read_bytes(), home.settings().fleet, operator(home)
     queue = TaskQueue(TaskType.SERVER_APP, fleet, ca, read_private(home.superexec_secret))
     registry, running, turn = open_registry(home), list[subprocess.Popen[bytes]](), 0
     while True:
         try:
             if turn % _SITES_EVERY == 0:
-                reconcile(registry, operator)
+                reconcile(registry, door)
             if (token := queue.acquire()) is not None:
                 running.append(launch(home, token))
         except BractError as error:
@@ -59,15 +59,15 @@ def launch(home: HubHome, token: str) -> subprocess.Popen[bytes]:
     return process
 
 
-def reconcile(registry: HubRegistry, operator: Operator) -> None:
+def reconcile(registry: HubRegistry, door: Operator) -> None:
     """Register every approved site's node at Flower, unregister every other."""
     wanted = {site.node_fingerprint: site for site in registry.sites() if site.revoked_at is None}
-    known = {node_fingerprint(public_key): node for node, public_key in operator.nodes().items()}
+    known = {node_fingerprint(public_key): node for node, public_key in door.nodes().items()}
     for fingerprint in wanted.keys() - known.keys():
-        operator.register(wanted[fingerprint].node_public_pem.encode(), wanted[fingerprint].name)
+        door.register(wanted[fingerprint].node_public_pem.encode(), wanted[fingerprint].name)
         log.info("registered the node of %s", wanted[fingerprint].name)
     for fingerprint in known.keys() - wanted.keys():
-        operator.unregister(known[fingerprint])
+        door.unregister(known[fingerprint])
         log.info("unregistered a node that belongs to no approved site")
 
 

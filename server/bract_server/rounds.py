@@ -5,7 +5,7 @@ comes next. A round that was running when the coordinator died is taken up again
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -29,6 +29,7 @@ MAX_ABORTED = 3
 
 _POLL_S = 0.4
 _TTL_SLACK_S = 30.0
+_STALE = timedelta(hours=1)
 
 log = logging.getLogger("bract.rounds")
 
@@ -65,6 +66,7 @@ def run_campaign(hub: Hub, name: str) -> None:
         BractError: `no-quorum` after `MAX_ABORTED` rounds in a row without one.
     """
     campaign = hub.registry.campaign(name)
+    _sweep(hub)
     aborted = 0
     while _committed(hub, campaign) < campaign.plan.rounds:
         if hub.registry.campaign(name).state != "running":
@@ -123,7 +125,7 @@ def _open(hub: Hub, campaign: Campaign) -> tuple[Envelope | None, dict[str, str]
     if len(answers.places) < plan.quorum:
         hub.registry.abort_round(campaign.digest, proposal.number, missing, hub.now())
         return None, missing
-    version = hub.registry.latest_version(campaign.digest)
+    version, opened_at = hub.registry.latest_version(campaign.digest), hub.now()
     round_plan = RoundPlan(
         campaign=campaign.digest,
         number=proposal.number,
@@ -131,10 +133,16 @@ def _open(hub: Hub, campaign: Campaign) -> tuple[Envelope | None, dict[str, str]
         arrays=version.value.arrays,
         arrays_bytes=version.value.arrays_bytes,
         cohort=answers.places,
-        opened_at=proposal.opened_at,
-        deadline=deadline,
+        opened_at=opened_at,
+        deadline=opened_at + timedelta(seconds=plan.deadline_s),
     )
-    return hub.registry.open_round(round_plan, hub.now()), missing
+    try:
+        return hub.registry.open_round(round_plan, hub.now()), missing
+    except BractError as error:
+        # somebody withdrew, or a site was shut out, between its answer and now
+        log.warning("round %d is not opened: %s", proposal.number, error)
+        hub.registry.abort_round(campaign.digest, proposal.number, missing, hub.now())
+        return None, missing
 
 
 def _collect(hub: Hub, campaign: Campaign, sealed: Envelope, plan: RoundPlan) -> dict[str, str]:
@@ -186,6 +194,8 @@ def _receive(
     hub: Hub, campaign: Campaign, plan: RoundPlan, plan_digest: Digest, place: Place, reply: flower.Reply
 ) -> None:
     """Verify one answer and its arrays; accepted only if every rule holds, else kept as evidence (digest and code)."""
+    if reply.failed:
+        raise BractError(UNREACHABLE, "Flower lost the site's node or its task")
     signed = reply.payload.get("contribution")
     if not isinstance(signed, bytes):
         code = reply.payload.get("refused")
@@ -234,12 +244,13 @@ def _close(hub: Hub, campaign: Campaign, plan: RoundPlan, missing: dict[str, str
 
 
 def _close_once(hub: Hub, campaign: Campaign, plan: RoundPlan, missing: dict[str, str]) -> bool:
+    sent = hub.registry.updates(campaign.digest, plan.number)
     accepted = hub.registry.contributions(campaign.digest, plan.number)
     gone = {p.site for p in plan.cohort} - {c.site for c in accepted} - missing.keys()
     missing = missing | dict.fromkeys(gone, STALE_CLEARANCE)
     if len(accepted) < campaign.plan.quorum:
         hub.registry.abort_round(campaign.digest, plan.number, missing, hub.now())
-        _discard(hub, [c.update for c in accepted])
+        _discard(hub, sent)
         return False
     before = hub.registry.latest_version(campaign.digest)
     if before.digest != plan.parent:
@@ -261,11 +272,16 @@ def _close_once(hub: Hub, campaign: Campaign, plan: RoundPlan, missing: dict[str
     hub.registry.commit_round(
         campaign.digest, plan.number, version, written.server_state, shares, missing, moved, hub.now()
     )
-    _discard(hub, [c.update for c in accepted] + ([before.server_state] if before.server_state else []))
+    _discard(hub, [*sent, *([before.server_state] if before.server_state else [])])
     return True
 
 
-def _discard(hub: Hub, arrays: list[Digest]) -> None:
+def _sweep(hub: Hub) -> None:
+    """Delete updates that came too late, or whose round was never closed."""
+    _discard(hub, hub.store.whole(hub.now() - _STALE))
+
+
+def _discard(hub: Hub, arrays: Sequence[Digest]) -> None:
     for one in arrays:
         if not hub.registry.keeps(one):
             hub.store.discard(one)

@@ -10,14 +10,12 @@ from bract.consent import Purpose
 from bract.digest import Digest
 from bract.encoders.spec import EncoderSpec
 from bract.errors import MALFORMED, BractError
-from bract.objectives.spec import ObjectiveSpec, PrivacyStructure
+from bract.objectives.spec import CATALOGUE, ObjectiveSpec, PrivacyStructure
 from bract.privacy.spec import PrivacySpec
 from bract.value import strict
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 """Names of sites, campaigns and data sets: lower-case letters, digits and hyphens."""
-
-_FITS = {"masked-image": "vit", "masked-table": "table"}
 
 
 @strict
@@ -90,7 +88,9 @@ class CampaignPlan:
             raise BractError(MALFORMED, "sites: a site is named twice")
         if self.quorum > len(names):
             raise BractError(MALFORMED, f"quorum: {self.quorum} of {len(names)} sites can never be met")
-        if _FITS[self.objective.kind] != self.encoder.kind:
+        if self.grace_s >= self.deadline_s:
+            raise BractError(MALFORMED, "grace_s: it must be shorter than deadline_s")
+        if CATALOGUE[self.objective.kind].encoder != self.encoder.kind:
             raise BractError(MALFORMED, f"objective: {self.objective.kind} does not fit a {self.encoder.kind} encoder")
         return self
 
@@ -103,8 +103,9 @@ class CampaignPlan:
 
     @property
     def structure(self) -> PrivacyStructure:
-        """How one subject moves the clipped sum under this objective; both shipped ones are per record."""
-        return PrivacyStructure.PER_RECORD
+        """How one subject moves the clipped sum under this objective; none is proved for one that we do not know."""
+        entry = CATALOGUE.get(self.objective.kind)
+        return PrivacyStructure.NONE if entry is None else entry.structure
 
 
 @strict

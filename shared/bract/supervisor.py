@@ -99,7 +99,8 @@ def end(processes: Sequence[subprocess.Popen[bytes]], grace_s: float = _GRACE_S)
         try:
             process.wait(max(0.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
-            process.kill()
+            # a session of its own each, see `spawn`: the leash and what it holds go together
+            os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
 

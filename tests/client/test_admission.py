@@ -106,6 +106,26 @@ def test_a_record_that_changed_since_it_was_recorded_is_left_out(tmp_path: Path)
         admit(registry, plan, plan_of_round, T0)
 
 
+def test_fewer_subjects_than_the_policy_asks_for_do_not_train_although_they_were_cleared(tmp_path: Path) -> None:
+    registry, plan = site(tmp_path, persons(4)), campaign()
+    plan_of_round = round_of(plan, 1, cleared(registry, plan, T0), T0)
+    assert len(admit(registry, plan, plan_of_round, T0, min_subjects=4)) == 4
+    registry.withdraw("P-2", T0 + HOUR)
+    with refused(NO_ADMITTED):
+        admit(registry, plan, plan_of_round, T0 + HOUR, min_subjects=4)
+
+
+def test_a_site_knows_whether_somebody_left_since_admission(tmp_path: Path) -> None:
+    registry, plan = site(tmp_path, persons(4)), campaign()
+    registry.withdraw("P-0", T0)
+    name, campaign_digest = cleared(registry, plan, T0), digest_value(plan)
+    assert not registry.left(name, campaign_digest, 1, T0, T0 + HOUR)
+    registry.decide("P-0", PRETRAINING, Decision.PERMIT, T0 + HOUR)
+    assert not registry.left(name, campaign_digest, 1, T0, T0 + HOUR), "who comes in is not in the snapshot"
+    registry.withdraw("P-1", T0 + 2 * HOUR)
+    assert registry.left(name, campaign_digest, 1, T0 + HOUR, T0 + 2 * HOUR)
+
+
 def test_an_encoder_that_does_not_take_the_records_is_refused(tmp_path: Path) -> None:
     registry = site(tmp_path, persons(2))
     plan = campaign(encoder=TableSpec("table", "other"))

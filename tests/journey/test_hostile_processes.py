@@ -221,6 +221,21 @@ def test_a_site_that_was_shut_out_is_not_let_in_again(world: World) -> None:
     assert any("unknown-site" in check["detail"] for check in json.loads(wrong.stdout) if not check["ok"])
 
 
+def test_a_site_that_another_hub_approved_is_nobody_here(world: World) -> None:
+    settings = open_home(world.hub).settings()
+    other, home = world.folder / "other-hub", world.folder / "stranger"
+    told = command("bract", "init", other, "--fleet-port", settings.fleet_port, "--wire-port", settings.wire_port)
+    command("bract-site", "init", home, "--name", "north", "--runtime-port", free_ports(1)[0])
+    command("bract", "enrol", "approve", home / "north.request", "--hub", other)
+    command("bract-site", "enrol", home / "north.bundle", "--fingerprint", told["fingerprint"], "--site", home)
+    wrong = subprocess.run(
+        [BIN / "bract-site", "doctor", "--site", str(home), "--json"], capture_output=True, check=False
+    )
+    assert wrong.returncode == 1
+    found = {check["name"] for check in json.loads(wrong.stdout) if not check["ok"]}
+    assert "clock" in found, "the hub's clock is asked over mutual TLS, which a stranger does not get"
+
+
 def test_two_hubs_in_one_folder_are_refused(world: World) -> None:
     second = subprocess.run([BIN / "bract", "hub", str(world.hub)], capture_output=True, text=True, check=False)
     assert second.returncode == 1
@@ -235,7 +250,8 @@ def test_mistakes_get_a_code_a_cause_and_a_remedy_and_change_nothing(world: Worl
     unknown.write_text(
         Path("deploy/plans/digits.toml").read_text().replace("masked-image", "in-batch-infonce"), encoding="utf-8"
     )
-    assert "objective" in refused("bract", "campaign", "create", unknown, "--hub", world.hub)["detail"]
+    told = refused("bract", "campaign", "create", unknown, "--hub", world.hub)
+    assert (told["code"], told["detail"]) == ("unknown-objective", "objective: in-batch-infonce")
     assert refused("bract", "campaign", "run", "nothing", "--hub", world.hub)["code"] == "unknown-campaign"
     assert refused("bract", "doctor", "--hub", tmp_path)["code"] == "not-initialised"
     assert refused("bract", "init", world.hub)["code"] == "already-exists"

@@ -203,3 +203,18 @@ print(store.read(digest(small)).read_bytes() == small)
 def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path) -> None:
     told = on_small_disk(tmp_path / "disk", 1000, FULL).splitlines()
     assert told == ["disk|too little space|[]", "disk|ENOSPC|[]", "True"]
+
+
+def test_what_a_killed_process_was_making_is_swept_like_a_transfer_that_was_cut(tmp_path: Path) -> None:
+    import os
+    from datetime import UTC, datetime
+
+    store = ArrayStore(tmp_path / "store", max_bytes=1 << 20, quota_bytes=1 << 20)
+    left = store.scratch / "tmp-of-a-killed-process"
+    left.mkdir()
+    (left / "mean").write_bytes(b"x" * 100)
+    os.utime(left, (0, 0))
+    fresh = store.scratch / "of-a-live-one"
+    fresh.mkdir()
+    assert store.sweep(datetime(2020, 1, 1, tzinfo=UTC)) == 1
+    assert list(store.scratch.iterdir()) == [fresh]

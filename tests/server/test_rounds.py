@@ -1,7 +1,7 @@
 """Rounds commit on quorum, open only over clearances and reservations, and let no bad update in; nobody waits for ever."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +22,13 @@ from bract.errors import (
     POLICY,
     QUORUM,
     SITE_FAILED,
+    STALE_CLEARANCE,
     TOO_LARGE,
     UNREACHABLE,
     UNTRUSTED,
     BractError,
 )
+from bract.flower import RunStatus
 from bract.privacy.accounting import epsilon, epsilon_of_curve, rdp_curve
 from bract.privacy.budget import add
 from bract.privacy.spec import Mechanism
@@ -34,6 +36,7 @@ from bract.receipt import RoundReceipt
 from bract.signing import parse_envelope, sign, unseal
 from bract.update import Contribution
 from bract.value import decode
+from bract_client.trainer import train
 from bract_server import campaigns
 from bract_server.rounds import Stopped, run_campaign
 from tests.federation import NAMES, Federation, Place, now, small_plan
@@ -403,3 +406,63 @@ def test_a_round_is_wanted_while_it_runs_and_no_longer_once_the_campaign_is_stop
     coast.tamper = look
     run_campaign(world.hub(), "two")
     assert seen == [True, False]
+
+
+def test_an_update_does_not_leave_when_somebody_in_it_withdrew_while_it_was_trained(
+    world: Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    north = world.places["north"]
+    persons = [row.strip() for row in (world.folder / "north" / "subjects.csv").read_text().splitlines()]
+
+    def trains(home: object, job: Mapping[str, str]) -> dict[str, object]:
+        done = train(home, job)  # type: ignore[arg-type]
+        if home is north.home:
+            person = next(one for one in persons if any(part.held for part in north.site.registry.parts(one)))
+            north.site.registry.withdraw(person, now())
+        return done
+
+    monkeypatch.setattr("tests.federation.train", trains)
+    world.run(small_plan(rounds=1))
+    (report,) = world.reports()
+    assert report.state == "committed" and report.missing == {"north": STALE_CLEARANCE}
+    assert north.wire.sent == [], "nothing left the site"
+    assert len(north.site.registry.spent("adult")) == 1, "what it cost stays spent"
+
+
+def test_a_quorum_just_before_the_deadline_still_has_its_time_to_train(world: Federation) -> None:
+    world.places["coast"].up = False
+    world.run(small_plan(rounds=1, deadline_s=3.0, grace_s=2.9))
+    assert world.reports()[0].state == "committed"
+
+
+def test_updates_that_nobody_needs_are_deleted_when_the_next_campaign_starts(world: Federation, tmp_path: Path) -> None:
+    import os
+
+    stray = world.store.scratch / "stray"
+    write_arrays(stray, {"w": np.ones((2, 2), np.float32)})
+    named = world.store.adopt(stray)
+    os.utime(world.store.path(named), (0, 0))
+    world.run(small_plan(rounds=1))
+    assert not world.store.path(named).exists()
+
+
+def test_a_campaign_whose_server_app_died_is_taken_up_again_but_not_started_twice(world: Federation) -> None:
+    class Door:
+        def __init__(self, status: str) -> None:
+            self.status, self.started = status, 0
+
+        def runs(self) -> dict[int, RunStatus]:
+            return {1: RunStatus("small", self.status, "")}
+
+        def start(self, _: object) -> int:
+            self.started += 1
+            return 2
+
+    world.create(small_plan(rounds=1))
+    world.registry.set_state("small", "running", "", now())
+    dead, alive = Door("finished"), Door("running")
+    campaigns.start(world.registry, dead, "small", now())  # type: ignore[arg-type]
+    assert dead.started == 1
+    with pytest.raises(BractError):
+        campaigns.start(world.registry, alive, "small", now())  # type: ignore[arg-type]
+    assert alive.started == 0

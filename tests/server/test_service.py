@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from bract.consent import Purpose
 from bract.digest import Digest, digest
 from bract.errors import (
     CERTIFICATE,
+    CONCURRENT,
     DIGEST_MISMATCH,
     HUB_FAILED,
     MALFORMED,
@@ -45,6 +47,7 @@ from bract.wire.chunks import MAX_MESSAGE, pack, pack_header
 from bract.wire.refusals import KEY
 from bract_client.home import SiteHome
 from bract_client.hub import HubClient, connect
+from bract_server.door import CALLS_A_SITE
 from bract_server.service import HubServer
 from tests.loopback import Loopback, loopback, now
 
@@ -341,3 +344,24 @@ def test_two_hubs_cannot_share_a_port(running: Loopback, tmp_path: Path) -> None
             clock=lambda: datetime.now(UTC),
         )
     assert refused.value.code == UNREACHABLE
+
+
+def test_one_site_cannot_take_every_thread(running: Loopback) -> None:
+    def line(site: str) -> HubClient:
+        home = running.sites[site]
+        return HubClient(
+            f"127.0.0.1:{running.server.port}",
+            key=read_private(home.tls_key_file),
+            certificate=home.certificate_file.read_bytes(),
+            authority=running.hub.authority_file.read_bytes(),
+        )
+
+    with line("clinic") as greedy, line("bank") as other, ThreadPoolExecutor(CALLS_A_SITE) as pool:
+        waiting = [pool.submit(greedy.proposals, 4.0) for _ in range(CALLS_A_SITE)]
+        time.sleep(1.5)
+        with pytest.raises(BractError) as refused:
+            greedy.status()
+        assert refused.value.code == CONCURRENT
+        assert other.status().hub
+        assert [one.result() for one in waiting] == [[]] * CALLS_A_SITE
+        assert greedy.status().hub

@@ -36,9 +36,13 @@ def decide(
     purpose: Annotated[Purpose, typer.Option(help="About which purpose.")] = Purpose.PRETRAINING,
     dataset: Annotated[str | None, typer.Option(help="About one data set only.")] = None,
     site: SiteFolder = Path(),
+    as_json: AsJson = False,
 ) -> None:
     """Record a decision."""
-    open_registry(open_home(site)).decide(subject_id, purpose, decision, now(), dataset=dataset)
+    left = open_registry(open_home(site)).decide(subject_id, purpose, decision, now(), dataset=dataset)
+    if as_json:
+        console.emit({"snapshots": list(left)})
+        return
     console.out.print(f"Recorded: {decision} for {purpose}.")
 
 

@@ -1,6 +1,7 @@
 """The verbs about people's decisions: import, decide, withdraw, look back, and tell the hub in batches."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -94,6 +95,7 @@ class ConsentVerbs(Desk):
                     raise BractError(MALFORMED, "valid_to: a decision ends after it begins")
                 if event.dataset is not None:
                     members.dataset(session, event.dataset)
+            events = events + _against_later(events, decisions.history(session, number), at)
             new = [self._event(number, subject_id, event, "site") for event in events]
             recorded = decisions.record(session, new, at)
             return () if recorded is None else self._decided(session, recorded, at)
@@ -116,10 +118,10 @@ class ConsentVerbs(Desk):
         learnt = [one.event for one in self.history(subject_id) if one.recorded_at <= known]
         return resolve(learnt, purpose, dataset, at)
 
-    def take_notice(self, at: datetime, not_before: timedelta) -> WithdrawalNotice | None:
-        """One notice over all queued withdrawals once the oldest waits for `not_before`; the same until it is sent."""
+    def take_notice(self, at: datetime, every: timedelta) -> WithdrawalNotice | None:
+        """One notice over all queued withdrawals, at the points of a public grid; the same until it is sent."""
         with self._write() as session:
-            notice, new = notices.take(session, self._keys.site, at, not_before)
+            notice, new = notices.take(session, self._keys.site, at, every)
             if notice is not None and new:
                 self._log(session, "notice.take", notice.notice, plain(notice), at)
             return notice
@@ -150,3 +152,16 @@ class ConsentVerbs(Desk):
             event.dataset,
         ]
         return NewEvent(number, event, source, event_reference(self._keys.subject, canonical(parts)))
+
+
+def _against_later(events: list[ConsentEvent], known: Sequence[KnownEvent], at: datetime) -> list[ConsentEvent]:
+    """A refusal now also refuses permits that are recorded already and begin later: nobody comes back by themselves."""
+    return [
+        replace(event, valid_from=later.event.valid_from)
+        for event in events
+        if event.decision is not Decision.PERMIT
+        for later in known
+        if later.event.decision is Decision.PERMIT
+        and later.event.valid_from > at
+        and (later.event.purpose, later.event.dataset) == (event.purpose, event.dataset)
+    ]

@@ -55,6 +55,9 @@ class DataVerbs(Desk):
         with self._write() as session:
             if session.get(Dataset, name) is not None:
                 raise BractError(ALREADY_EXISTS, name)
+            if any(known.location == location for known in members.datasets(session)):
+                # the same people under a second name would have a second budget
+                raise BractError(ALREADY_EXISTS, "another data set has these files")
             values = {
                 "name": name,
                 "location": info["location"],

@@ -56,6 +56,7 @@ def reserve(
     mechanism: Mechanism,
     at: datetime,
     ttl: timedelta,
+    cap: float | None = None,
 ) -> tuple[Envelope, bool]:
     """The signed reservation, and whether it is new.
 
@@ -72,9 +73,10 @@ def reserve(
         if before.dataset != dataset or decode(Mechanism, before.mechanism) != mechanism:
             raise BractError(STATE, "the round has reserved something else")
         return parse_envelope(before.envelope), False
-    total = charge(tuple(row.curve), mechanism, row.cap_epsilon, row.delta)
+    limit = row.cap_epsilon if cap is None else min(cap, row.cap_epsilon)
+    total = charge(tuple(row.curve), mechanism, limit, row.delta)
     cost = epsilon_of_curve(total, row.delta)
-    value = Reservation(keys.site, campaign, number, dataset, mechanism, cost, row.cap_epsilon, row.delta, at, at + ttl)
+    value = Reservation(keys.site, campaign, number, dataset, mechanism, cost, limit, row.delta, at, at + ttl)
     envelope = sign(value, keys.signing)
     session.execute(update(account).where(account.dataset == dataset).values(curve=list(total)))
     reservation = ReservationRow(

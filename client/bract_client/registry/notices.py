@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Iterable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
@@ -20,10 +20,11 @@ def queue(session: Session, snapshots: Iterable[Digest], at: datetime) -> None:
         session.execute(insert(NoticeOutbox), {"snapshots": roots, "queued_at": at})
 
 
-def take(session: Session, site: str, at: datetime, not_before: timedelta) -> tuple[WithdrawalNotice | None, bool]:
+def take(session: Session, site: str, at: datetime, every: timedelta) -> tuple[WithdrawalNotice | None, bool]:
     """The notice to send, and whether it is new: the one that is under way, else one over all that is queued.
 
-    None while there is nothing to tell or the oldest waits for less than `not_before`.
+    Notices leave on a public grid of `every` since 1970, and carry the grid's time: when somebody withdrew within it stays
+    here. None while there is nothing to tell or the oldest was queued since the last point of the grid.
     """
     box = NoticeOutbox
     waiting = select(box).where(box.sent_at.is_(None)).order_by(box.no)
@@ -31,14 +32,19 @@ def take(session: Session, site: str, at: datetime, not_before: timedelta) -> tu
     going = [row for row in rows if row.notice is not None]
     if going:
         rows = [row for row in going if row.notice == going[0].notice]
-    elif not rows or min(row.queued_at for row in rows) + not_before > at:
+    elif not rows or (every and min(row.queued_at for row in rows) >= _point(at, every)):
         return None, False
     else:
         name = secrets.token_hex(16)
         for row in rows:
-            row.notice, row.noticed_at = name, at
+            row.notice, row.noticed_at = name, _point(at, every)
     roots = sorted({root for row in rows for root in row.snapshots})
     return WithdrawalNotice(site, rows[0].notice or "", tuple(map(Digest, roots)), rows[0].noticed_at or at), not going
+
+
+def _point(at: datetime, every: timedelta) -> datetime:
+    """The last point of the grid."""
+    return at - (at - datetime(1970, 1, 1, tzinfo=UTC)) % every if every else at
 
 
 def sent(session: Session, notice: str, at: datetime) -> bool:

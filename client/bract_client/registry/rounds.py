@@ -8,7 +8,7 @@ from sqlalchemy import func, insert, select
 
 from bract.consent import RULE_DIGEST
 from bract.digest import Digest
-from bract.errors import NO_CLEARANCE, STATE, UNTRUSTED, BractError
+from bract.errors import NO_CLEARANCE, NO_RESERVATION, STATE, UNTRUSTED, BractError
 from bract.plan import CampaignPlan
 from bract.privacy.spec import Mechanism
 from bract.receipt import RoundReceipt
@@ -18,7 +18,7 @@ from bract.value import digest_value, plain
 from bract_client.handles import record_digest
 from bract_client.registry import ledger, members, snapshots
 from bract_client.registry.desk import Desk
-from bract_client.registry.models import ClearanceRow, ContributionRow, ReceiptRow
+from bract_client.registry.models import ClearanceRow, ContributionRow, ReceiptRow, ReservationRow
 from bract_client.registry.snapshots import Member, Snapshot
 
 
@@ -34,7 +34,7 @@ class RoundVerbs(Desk):
         min_subjects: int,
         at: datetime,
     ) -> Envelope:
-        """The signed word that consent holds for a round, for `ttl` at most and never beyond the snapshot's own time.
+        """The signed word that consent holds for a round, for `ttl`.
 
         Raises:
             BractError: `too-few-subjects`; `stale-clearance`; `wrong-state` when the snapshot is of another data set or
@@ -93,27 +93,52 @@ class RoundVerbs(Desk):
         with self._read() as session:
             return snapshots.usable(session, snapshot, at)
 
+    def left(self, clearance: Digest, campaign: Digest, number: int, since: datetime, at: datetime) -> bool:
+        """Whether somebody whom the clearance's snapshot held at `since` may no longer be used at `at`."""
+        snapshot = self.cleared(clearance, campaign, number).snapshot
+        return {m.record_no for m in self.usable(snapshot, since)} != {m.record_no for m in self.usable(snapshot, at)}
+
     def unchanged(self, dataset: str, member: Member, payload_digest: bytes) -> bool:
         """Whether a record's payload is still the one that was recorded."""
         now = record_digest(self._keys.subject, dataset, member.record_id, payload_digest)
         return compare_digest(now, member.record_digest)
 
     def reserve(
-        self, campaign: Digest, number: int, dataset: str, mechanism: Mechanism, at: datetime, ttl: timedelta
+        self,
+        campaign: Digest,
+        number: int,
+        dataset: str,
+        mechanism: Mechanism,
+        at: datetime,
+        ttl: timedelta,
+        cap: float | None = None,
     ) -> Envelope:
         """Sets a round's privacy aside, on disk before this returns; the same again gives the same envelope.
+
+        `cap` is what the policy allows today; it can only lower the account's own.
 
         Raises:
             BractError: `unknown-dataset`; `budget-exhausted`; `wrong-state` when the round reserved something else.
         """
         with self._write() as session:
             envelope, new = ledger.reserve(
-                session, self._keys, campaign, number, dataset=dataset, mechanism=mechanism, at=at, ttl=ttl
+                session, self._keys, campaign, number, dataset=dataset, mechanism=mechanism, at=at, ttl=ttl, cap=cap
             )
             if new:
                 body = {"campaign": campaign, "number": number, "dataset": dataset, **plain(mechanism)}
                 self._log(session, "privacy.reserve", envelope.name, body, at)
             return envelope
+
+    def reserved(self, name: Digest, campaign: Digest, number: int) -> None:
+        """That this reservation is the one that the site made for the round.
+
+        Raises:
+            BractError: `no-reservation`.
+        """
+        with self._read() as session:
+            row = session.get(ReservationRow, (campaign, number))
+            if row is None or row.name != name:
+                raise BractError(NO_RESERVATION, "the plan names another reservation")
 
     def settle(self, campaign: Digest, number: int, spent: Mechanism, at: datetime) -> None:
         """Notes what the round really spent; the account keeps the whole reservation.

@@ -147,7 +147,9 @@ def freeze(session: Session, keys: SiteKeys, name: str, purpose: Purpose, at: da
 
 
 def expiry(snapshot: Snapshot, at: datetime, ttl: timedelta, min_subjects: int) -> datetime:
-    """Until when a clearance over the snapshot may stand.
+    """Until when a clearance over the snapshot stands: a function of the clock and the policy alone.
+
+    An end of somebody's consent must not be read off it. Whoever's consent ends meanwhile is left out at admission.
 
     Raises:
         BractError: `too-few-subjects` below the floor; `stale-clearance` when the snapshot's own time is over.
@@ -156,7 +158,7 @@ def expiry(snapshot: Snapshot, at: datetime, ttl: timedelta, min_subjects: int) 
         raise BractError(NO_ADMITTED, f"the floor is {min_subjects}")
     if snapshot.until is not None and snapshot.until <= at:
         raise BractError(STALE_CLEARANCE, "the snapshot's time is over")
-    return min(at + ttl, snapshot.until) if snapshot.until is not None else at + ttl
+    return at + ttl
 
 
 def usable(session: Session, snapshot: Digest, at: datetime) -> tuple[Member, ...]:

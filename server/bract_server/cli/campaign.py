@@ -99,11 +99,14 @@ def show(name: str, hub: HubFolder = Path(), as_json: AsJson = False) -> None:
 
 
 @app.command()
-def stop(name: str, hub: HubFolder = Path()) -> None:
+def stop(name: str, hub: HubFolder = Path(), as_json: AsJson = False) -> None:
     """Stop a campaign; every site's training ends within seconds, and what was reserved counts as spent."""
     home = open_home(hub)
     with campaigns.operator(home) as door:
         campaigns.stop(open_registry(home), door, name, now())
+    if as_json:
+        console.emit(progress(open_registry(home), name).plain())
+        return
     console.out.print(f"{name} is stopped.")
 
 

@@ -38,9 +38,11 @@ def sample(
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Where hub and sites are made; must not exist.")] = Path("bract-demo"),
+    out: Annotated[Path, typer.Option(help="Where hub and sites are made; with a number if it exists.")] = Path(
+        "bract-demo"
+    ),
     json_file: Annotated[Path | None, typer.Option("--json", help="Write what happened to this file.")] = None,
-    sites: Annotated[int, typer.Option(min=2, max=12, help="How many sites.")] = 3,
+    sites: Annotated[int, typer.Option(min=3, max=12, help="How many sites.")] = 3,
     rounds: Annotated[int, typer.Option(min=4, max=100, help="How many rounds.")] = 6,
 ) -> None:
     """The whole journey on this machine: keys, consent, private rounds, a withdrawal, a crash, a probe, the log."""

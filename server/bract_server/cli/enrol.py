@@ -63,9 +63,12 @@ def list_sites(hub: HubFolder = Path(), as_json: AsJson = False) -> None:
 
 
 @app.command()
-def revoke(name: str, hub: HubFolder = Path()) -> None:
+def revoke(name: str, hub: HubFolder = Path(), as_json: AsJson = False) -> None:
     """Shut a site out: its certificate and its node are refused from now on."""
     open_registry(open_home(hub)).revoke_site(name, now())
+    if as_json:
+        console.emit({"revoked": name})
+        return
     console.out.print(f"{name} is shut out.")
 
 

@@ -7,6 +7,7 @@ import typer
 
 from bract import __version__, console
 from bract.enrolment import grouped
+from bract.objectives.spec import CATALOGUE, PrivacyStructure
 from bract.supervisor import Supervisor, is_running, only_one
 from bract_server import doctor as checks
 from bract_server import home as homes
@@ -76,12 +77,21 @@ def doctor(hub: HubFolder = Path(), as_json: AsJson = False) -> None:
 
 
 @app.command()
+def renew(hub: HubFolder = Path(), as_json: AsJson = False) -> None:
+    """Give the hub a new server certificate, as its settings say; restart it afterwards. Sites notice nothing."""
+    home = homes.open_home(hub)
+    homes.renew(home, now())
+    if as_json:
+        console.emit({"certificate": str(home.server_file)})
+        return
+    console.out.print("The server certificate is renewed; restart the hub.")
+
+
+@app.command()
 def objectives(as_json: AsJson = False) -> None:
     """The encoders and objectives of this version, with each objective's privacy structure."""
-    rows = [
-        ("masked-image", "vit", "per-record: Δ = C", "He et al. 2022, 2111.06377"),
-        ("masked-table", "table", "per-record: Δ = C", "after Devlin et al. 2019, 1810.04805"),
-    ]
+    sizes = {PrivacyStructure.PER_RECORD: "per record: Δ = C", PrivacyStructure.NONE: "No DP guarantee"}
+    rows = [(kind, entry.encoder, sizes[entry.structure], entry.paper) for kind, entry in CATALOGUE.items()]
     if as_json:
         console.emit([dict(zip(("objective", "encoder", "structure", "paper"), row, strict=True)) for row in rows])
         return

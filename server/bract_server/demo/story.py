@@ -64,7 +64,7 @@ def tell(folder: Path, sites: int, rounds: int) -> dict[str, Any]:
         story = _cast(folder.absolute(), made, NAMES[:sites])
         _admission(story)
         _campaign(story, rounds)
-        _rounds(story, rounds)
+        _rounds(story)
         _privacy(story)
         _probe(story)
         _log(story)
@@ -159,7 +159,7 @@ def _operator(story: Story) -> Operator:
             return door
 
 
-def _rounds(story: Story, rounds: int) -> None:
+def _rounds(story: Story) -> None:
     heading("4. Rounds")
     told: set[int] = set()
     victim = story.names[-1]
@@ -170,6 +170,7 @@ def _rounds(story: Story, rounds: int) -> None:
         for report in reports:
             if report.closed_at is not None and report.number not in told:
                 told.add(report.number)
+                until = time.monotonic() + _PATIENCE_S
                 say(line(report))
                 if len(told) == _WITHDRAW_AFTER:
                     _withdraw(story, report)

@@ -1,1 +1,1 @@
-"""Evaluation of encoders on shipped or consented labelled data."""
+"""How good an encoder is, judged on labelled persons of the shipped samples who are at no site."""

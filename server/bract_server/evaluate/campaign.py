@@ -14,6 +14,9 @@ from bract_server.arrays import ArrayStore
 from bract_server.evaluate.probe import ProbeReport, probe
 from bract_server.registry.store import HubRegistry
 
+_COUNTS = (100, 1000)
+"""Labels to learn from, as far as the sample's pool has them."""
+
 ARMS = ("random", "raw", "ssl", "supervised")
 
 
@@ -31,7 +34,8 @@ def judge(registry: HubRegistry, store: ArrayStore, name: str) -> ProbeReport:
     objective = build(plan.encoder, plan.objective, plan.seed)
     version = registry.latest_version(campaign.digest)
     put_arrays(objective, dict(read_arrays(store.read(version.value.arrays), layout(objective))))
-    return probe(objective.encoder, plan.encoder, plan.seed, parts.pool, parts.test)
+    counts = [count for count in _COUNTS if count <= len(parts.pool.labels)]
+    return probe(objective.encoder, plan.encoder, plan.seed, parts.pool, parts.test, counts=counts)
 
 
 def plain(report: ProbeReport) -> dict[str, Any]:

@@ -172,6 +172,15 @@ class Rounds(Store):
             about = contribution or campaign
             unit.log("contribution.reject", about, site, campaign=campaign, number=number, code=code)
 
+    def updates(self, campaign: Digest, number: int) -> tuple[Digest, ...]:
+        """The updates of everything that was sent in a round, whatever became of it: what is to be deleted after it."""
+        with self.seeing() as session:
+            row = round_row(session, campaign, number)
+            wanted = select(ContributionRow.update_digest).where(
+                ContributionRow.round_id == row.id, ContributionRow.update_digest.is_not(None)
+            )
+            return tuple(Digest(update) for update in session.scalars(wanted.distinct()) if update)
+
     def contributions(self, campaign: Digest, number: int) -> tuple[Accepted, ...]:
         """The accepted contributions of a round by site, without those whose clearance a withdrawal has revoked."""
         with self.seeing() as session:

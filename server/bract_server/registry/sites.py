@@ -64,23 +64,6 @@ class Sites(Store):
                 subjects_floor=subjects_floor,
             )
 
-    def renew_certificate(
-        self,
-        *,
-        name: str,
-        verify_key: str,
-        node_fingerprint: Digest,
-        certificate_fingerprint: Digest,
-        at: datetime,
-    ) -> None:
-        """Replace the certificate of a site that has these very keys; the old one no longer counts.
-
-        Raises:
-            BractError: `already-exists` when the site has other keys; `unknown-site` for none or a revoked one.
-        """
-        with self.writing(at) as unit:
-            _renew(unit, name, (verify_key, node_fingerprint), certificate_fingerprint)
-
     def revoke_site(self, name: str, at: datetime) -> None:
         """From now on nothing that the site says counts; what it did stays on record. Twice is once.
 

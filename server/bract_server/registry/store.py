@@ -1,10 +1,5 @@
 """The hub's registry: the one door to its database. One file a noun; here they are one class, and a way to open it."""
 
-from pathlib import Path
-
-from sqlalchemy import Engine
-
-from bract.migrations import at_head, migrate
 from bract_server.registry.answers import Answers
 from bract_server.registry.campaigns import Campaigns
 from bract_server.registry.rounds import Rounds
@@ -32,11 +27,7 @@ __all__ = [
     "RoundReport",
     "Site",
     "Version",
-    "prepare",
-    "prepared",
 ]
-
-MIGRATIONS = Path(__file__).parent / "migrations"
 
 
 class HubRegistry(Sites, Campaigns, Answers, Rounds, Versions, Withdrawals):
@@ -44,13 +35,3 @@ class HubRegistry(Sites, Campaigns, Answers, Rounds, Versions, Withdrawals):
 
     May be used by several threads and processes at once.
     """
-
-
-def prepare(engine: Engine) -> None:
-    """Bring the database to this version's schema; nothing happens when it is there."""
-    migrate(engine, MIGRATIONS)
-
-
-def prepared(engine: Engine) -> bool:
-    """Whether the database has this version's schema."""
-    return at_head(engine, MIGRATIONS)

@@ -22,6 +22,7 @@ from bract_server.registry.models import (
     NoticeSnapshotRow,
     ReceiptRow,
     RevocationRow,
+    RoundRow,
     VersionRow,
 )
 from bract_server.registry.sites import live_site
@@ -96,14 +97,15 @@ def extend_impacts(unit: Unit, version: Digest) -> None:
 
 
 def _revoke(unit: Unit, notice: NoticeRow, value: WithdrawalNotice) -> list[str]:
-    """End the site's clearances over these snapshots that have not expired."""
+    """End the site's clearances over these snapshots whose round is not closed, expired or not."""
     live = (
         select(ClearanceRow)
+        .join(RoundRow, RoundRow.id == ClearanceRow.round_id)
         .outerjoin(RevocationRow, RevocationRow.clearance_id == ClearanceRow.id)
         .where(
             ClearanceRow.site == notice.site,
             ClearanceRow.snapshot.in_(value.snapshots),
-            ClearanceRow.expires_at > unit.at,
+            RoundRow.state.in_(("planned", "running")),
             RevocationRow.clearance_id.is_(None),
         )
         .order_by(ClearanceRow.id)

@@ -43,3 +43,19 @@ class MaskedTableSpec:
 
 
 ObjectiveSpec = Annotated[MaskedImageSpec | MaskedTableSpec, Field(discriminator="kind")]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An objective of this version: the encoder it trains, how one subject may move its clipped sum, and its paper."""
+
+    encoder: str
+    structure: PrivacyStructure
+    paper: str
+
+
+CATALOGUE = {
+    "masked-image": Entry("vit", PrivacyStructure.PER_RECORD, "He et al. 2022, 2111.06377"),
+    "masked-table": Entry("table", PrivacyStructure.PER_RECORD, "after Devlin et al. 2019, 1810.04805"),
+}
+"""Every objective by its kind. The structure is tested on the real engine (`bract.dpsgd.falsifier`)."""

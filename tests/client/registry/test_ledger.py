@@ -94,6 +94,16 @@ def test_reservations_stop_at_the_cap_and_are_signed_with_their_cost(registry: S
     registry.check()
 
 
+def test_a_cap_that_the_policy_lowered_holds_from_the_next_reservation_on(registry: SiteRegistry) -> None:
+    first = unseal(Reservation, registry.reserve(C, 1, "adult", M, T0, HOUR), SIGNING.public_key())
+    with refused(BUDGET):
+        registry.reserve(C, 2, "adult", M, T0, HOUR, cap=first.epsilon)
+    lowered = unseal(Reservation, registry.reserve(C, 2, "adult", M, T0, HOUR, cap=CAP - 0.5), SIGNING.public_key())
+    assert lowered.epsilon_cap == CAP - 0.5
+    raised = unseal(Reservation, registry.reserve(C, 3, "adult", M, T0, HOUR, cap=CAP + 1), SIGNING.public_key())
+    assert raised.epsilon_cap == CAP, "raising needs more than an edited file"
+
+
 def test_the_same_round_reserves_once(registry: SiteRegistry) -> None:
     one = registry.reserve(C, 1, "adult", M, T0, HOUR)
     assert registry.reserve(C, 1, "adult", M, T0 + HOUR, HOUR) == one

@@ -236,7 +236,8 @@ def test_a_clearance_is_signed_short_and_counts_nobody(registry: SiteRegistry, t
     plan = campaign()
     envelope = registry.clearance(plan, 1, snapshot, DAY, 5, T0)
     value = unseal(Clearance, envelope, SIGNING.public_key())
-    assert (value.expires_at, value.subjects_floor, value.snapshot) == (T0 + 5 * HOUR, 1000, snapshot.root)
+    assert (value.subjects_floor, value.snapshot) == (1000, snapshot.root)
+    assert value.expires_at == T0 + DAY, "the end of one person's consent cannot be read off it"
     assert registry.clearance(plan, 1, snapshot, HOUR, 5, T0) != envelope
     assert registry.cleared(envelope.name, value.campaign, 1) == value
     with refused(NO_ADMITTED):
@@ -264,6 +265,30 @@ def test_withdrawals_are_told_in_batches(registry: SiteRegistry, table: Path) ->
     assert later is not None and later.notice != notice.notice
     with refused(STATE):
         registry.mark_sent("never", T0)
+
+
+def test_a_notice_does_not_tell_when_within_its_interval_somebody_withdrew(registry: SiteRegistry, table: Path) -> None:
+    registry.freeze("adult", PRETRAINING, T0)
+    registry.withdraw("P-1", T0 + 7 * HOUR)
+    notice = registry.take_notice(T0 + 29 * HOUR, DAY)
+    assert notice is not None and notice.noticed_at == T0 + DAY
+
+
+def test_a_refusal_also_beats_a_permit_that_begins_later(registry: SiteRegistry, table: Path) -> None:
+    for dataset in (None, "adult"):
+        registry.decide("P-1", PRETRAINING, Decision.PERMIT, T0 + 5 * HOUR, dataset=dataset)
+    registry.withdraw("P-1", T0 + HOUR)
+    registry.decide("P-1", PRETRAINING, Decision.DENY, T0 + HOUR, dataset="adult")
+    for hours in (1, 4, 5, 100):
+        assert registry.admission("adult", PRETRAINING, T0 + hours * HOUR).admitted_subjects == 4
+    registry.decide("P-1", PRETRAINING, Decision.PERMIT, T0 + 200 * HOUR)
+    registry.decide("P-1", PRETRAINING, Decision.PERMIT, T0 + 200 * HOUR, dataset="adult")
+    assert registry.admission("adult", PRETRAINING, T0 + 200 * HOUR).admitted_subjects == 5
+
+
+def test_the_same_files_under_a_second_name_get_no_second_budget(registry: SiteRegistry, table: Path) -> None:
+    with refused(ALREADY_EXISTS):
+        add_table(registry, table, "twice")
 
 
 def test_an_imported_refusal_is_told_too(registry: SiteRegistry, table: Path, tmp_path: Path) -> None:

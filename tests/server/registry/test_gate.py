@@ -12,8 +12,10 @@ from sqlalchemy import text
 
 from bract.database import open_engine
 from bract.errors import DISK, BractError
+from bract.migrations import migrate
 from bract.plan import Place
-from bract_server.registry.store import HubRegistry, prepare
+from bract_server.registry import MIGRATIONS
+from bract_server.registry.store import HubRegistry
 from tests.server.registry.world import AT, SITES, World, campaign_plan, named
 
 SITE = st.sampled_from(SITES)
@@ -32,7 +34,7 @@ class Gate(RuleBasedStateMachine):
         super().__init__()
         self.folder = tempfile.TemporaryDirectory()
         engine = open_engine(f"sqlite:///{self.folder.name}/registry.db")
-        prepare(engine)
+        migrate(engine, MIGRATIONS)
         self.world = World(engine, HubRegistry(engine, Ed25519PrivateKey.generate()))
         for site in SITES:
             self.world.enrol(site)

@@ -5,16 +5,16 @@ from alembic.migration import MigrationContext
 from sqlalchemy import CheckConstraint, inspect, text
 
 from bract.database import open_engine
-from bract.migrations import migrate
+from bract.migrations import at_head, migrate
+from bract_server.registry import MIGRATIONS
 from bract_server.registry.models import MUTABLE, Base
-from bract_server.registry.store import MIGRATIONS, prepare, prepared
 
 
 def test_the_migrated_schema_is_the_models(database_url: str) -> None:
     engine = open_engine(database_url)
-    assert not prepared(engine)
-    prepare(engine)
-    assert prepared(engine)
+    assert not at_head(engine, MIGRATIONS)
+    migrate(engine, MIGRATIONS)
+    assert at_head(engine, MIGRATIONS)
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
         assert compare_metadata(context, Base.metadata) == []
@@ -27,7 +27,7 @@ def test_the_migrated_schema_is_the_models(database_url: str) -> None:
 
 def test_up_down_and_up_again(database_url: str) -> None:
     engine = open_engine(database_url)
-    prepare(engine)
+    migrate(engine, MIGRATIONS)
     migrate(engine, MIGRATIONS, "base")
     with engine.connect() as connection:
         assert inspect(connection).get_table_names() == ["alembic_version"]
@@ -35,14 +35,14 @@ def test_up_down_and_up_again(database_url: str) -> None:
         if engine.dialect.name == "postgresql":
             left = "SELECT count(*) FROM pg_proc WHERE proname LIKE 'keep_%'"
         assert connection.scalar(text(left)) == 0
-    prepare(engine)
-    assert prepared(engine)
+    migrate(engine, MIGRATIONS)
+    assert at_head(engine, MIGRATIONS)
     engine.dispose()
 
 
 def test_every_table_is_guarded(database_url: str) -> None:
     engine = open_engine(database_url)
-    prepare(engine)
+    migrate(engine, MIGRATIONS)
     query = "SELECT tbl_name, name FROM sqlite_master WHERE type = 'trigger'"
     if engine.dialect.name == "postgresql":
         query = "SELECT DISTINCT event_object_table, trigger_name FROM information_schema.triggers"
