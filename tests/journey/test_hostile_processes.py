@@ -65,8 +65,8 @@ class World:
         return self.folder / "hub"
 
     def start(self, program: str, verb: str, home: Path) -> None:
-        log = (self.folder / f"{home.name}.out").open("wb")
-        self.running[home.name] = subprocess.Popen([BIN / program, verb, str(home)], stdout=log, stderr=log)
+        with (self.folder / f"{home.name}.out").open("wb") as log:
+            self.running[home.name] = subprocess.Popen([BIN / program, verb, str(home)], stdout=log, stderr=log)
 
     def plan(self, name: str, rounds: int = 1, steps: int = 2, deadline_s: float = 90.0, sigma: float = 2.0) -> None:
         text = Path("deploy/plans/digits.toml").read_text(encoding="utf-8")

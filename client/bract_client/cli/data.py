@@ -13,6 +13,7 @@ from bract_client.cli.options import AsJson, SiteFolder, now
 from bract_client.home import open_home
 from bract_client.registry.consent import ImportReport
 from bract_client.registry.members import IngestReport
+from bract_client.registry.store import SiteRegistry
 from bract_client.site import open_registry
 from bract_client.sources.location import ImagesLocation, TableLocation
 
@@ -51,7 +52,7 @@ def add(
         delta=settings.policy.max_delta,
         at=now(),
     )
-    taken = registry.ingest(name, now())
+    taken = _ingested(registry, name)
     decided = None if decisions is None else registry.import_consent(decisions, now())
     _show_ingest(taken, decided, as_json)
 
@@ -59,7 +60,7 @@ def add(
 @app.command()
 def ingest(name: str, site: SiteFolder = Path(), as_json: AsJson = False) -> None:
     """Read a data set again: new records are taken, vanished ones removed, the rest is left as it is."""
-    _show_ingest(open_registry(open_home(site)).ingest(name, now()), None, as_json)
+    _show_ingest(_ingested(open_registry(open_home(site)), name), None, as_json)
 
 
 @app.command()
@@ -125,6 +126,12 @@ def _location(table: Path | None, schema: str, images: Path | None, shape: str) 
     if channels not in (1, 3):
         raise BractError(MALFORMED, "shape: images have 1 or 3 channels")
     return ImagesLocation("images", str(Path(images or "").absolute()), 1 if channels == 1 else 3, height, width)
+
+
+def _ingested(registry: SiteRegistry, name: str) -> IngestReport:
+    """Take a data set's records in, with a running count on a terminal."""
+    with console.err.status("taking records in") as shown:
+        return registry.ingest(name, now(), lambda count: shown.update(f"taking records in: {count:,} read"))
 
 
 def _show_ingest(report: IngestReport, decided: ImportReport | None, as_json: bool) -> None:
