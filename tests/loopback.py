@@ -113,6 +113,7 @@ def loopback(
     root: Path,
     *names: str,
     clock: Callable[[], datetime] = now,
+    threads: int = 16,
     max_bytes: int = 1 << 30,
     quota_bytes: int = 8 << 30,
     made: datetime | None = None,
@@ -129,7 +130,7 @@ def loopback(
         certificate=hub.server_file.read_bytes(),
         authority=hub.authority(),
         clock=clock,
-        threads=16,
+        threads=threads,
     )
     text = hub.settings_file.read_text().replace("wire_port = 8001", f"wire_port = {server.port}")
     hub.settings_file.write_text(text)

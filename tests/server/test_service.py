@@ -346,22 +346,24 @@ def test_two_hubs_cannot_share_a_port(running: Loopback, tmp_path: Path) -> None
     assert refused.value.code == UNREACHABLE
 
 
-def test_one_site_cannot_take_every_thread(running: Loopback) -> None:
-    def line(site: str) -> HubClient:
-        home = running.sites[site]
-        return HubClient(
-            f"127.0.0.1:{running.server.port}",
-            key=read_private(home.tls_key_file),
-            certificate=home.certificate_file.read_bytes(),
-            authority=running.hub.authority_file.read_bytes(),
-        )
+def test_one_site_cannot_take_every_thread(tmp_path: Path) -> None:
+    with loopback(tmp_path, "clinic", "bank", threads=4 * CALLS_A_SITE) as running:
 
-    with line("clinic") as greedy, line("bank") as other, ThreadPoolExecutor(CALLS_A_SITE) as pool:
-        waiting = [pool.submit(greedy.proposals, 4.0) for _ in range(CALLS_A_SITE)]
-        time.sleep(1.5)
-        with pytest.raises(BractError) as refused:
-            greedy.status()
-        assert refused.value.code == CONCURRENT
-        assert other.status().hub
-        assert [one.result() for one in waiting] == [[]] * CALLS_A_SITE
-        assert greedy.status().hub
+        def line(site: str) -> HubClient:
+            home = running.sites[site]
+            return HubClient(
+                f"127.0.0.1:{running.server.port}",
+                key=read_private(home.tls_key_file),
+                certificate=home.certificate_file.read_bytes(),
+                authority=running.hub.authority_file.read_bytes(),
+            )
+
+        with line("clinic") as greedy, line("bank") as other, ThreadPoolExecutor(CALLS_A_SITE) as pool:
+            waiting = [pool.submit(greedy.proposals, 6.0) for _ in range(CALLS_A_SITE)]
+            time.sleep(2)
+            with pytest.raises(BractError) as refused:
+                greedy.status()
+            assert refused.value.code == CONCURRENT
+            assert other.status().hub
+            assert [one.result() for one in waiting] == [[]] * CALLS_A_SITE
+            assert greedy.status().hub

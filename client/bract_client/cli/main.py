@@ -56,7 +56,7 @@ def init(
     if as_json:
         console.emit({"site": str(home.root), "name": name, "request": str(request)})
         return
-    console.out.print(f"Site {name} is in {home.root}; what it agrees to run stands in settings.toml.")
+    console.out.print(f"Site {name} is in {home.root}; what it agrees to run stands in settings.toml.", soft_wrap=True)
     console.out.print(f"Next, at the hub: bract enrol approve {request}", soft_wrap=True)
 
 
@@ -132,6 +132,6 @@ def main() -> NoReturn:
 def _confirmed(bundle: bytes) -> Digest:
     claimed = decode(EnrolBundle, parse_envelope(bundle).payload)
     told = hub_fingerprint(claimed.authority.encode(), claimed.hub_key)
-    console.out.print(f"The bundle says that its hub has the fingerprint\n  {told}\n  {grouped(told)}")
+    console.out.print(f"The bundle says that its hub has the fingerprint\n  {told}\n  {grouped(told)}", soft_wrap=True)
     typer.confirm("Did the operator tell you the same, by another channel?", abort=True)
     return told

@@ -35,7 +35,7 @@ def approve(
     for bundle in bundles:
         console.out.print(f"Bundle for the site: {bundle}", soft_wrap=True)
     console.out.print(f"Tell the site's steward, by another channel, this fingerprint:\n  {home.fingerprint()}")
-    console.out.print(f"  {grouped(home.fingerprint())}")
+    console.out.print(f"  {grouped(home.fingerprint())}", soft_wrap=True)
 
 
 @app.command("list")

@@ -47,7 +47,8 @@ def init(
         return
     console.out.print(f"Hub {name} is in {home.root}")
     console.out.print(f"Its fingerprint, which every site confirms before it enrols:\n  {home.fingerprint()}")
-    console.out.print(f"  {grouped(home.fingerprint())}\nNext: bract hub {folder}")
+    console.out.print(f"  {grouped(home.fingerprint())}", soft_wrap=True)
+    console.out.print(f"Next: bract hub {folder}")
 
 
 @app.command()
