@@ -62,7 +62,7 @@ class SitePolicy:
     min_noise_multiplier: Annotated[float, Field(gt=0, le=1e6)] = 0.5
     max_clip: Annotated[float, Field(gt=0, le=1e6)] = 10.0
     max_sampling_rate: Annotated[float, Field(gt=0, le=1)] = 0.5
-    max_delta: Annotated[float, Field(gt=0, lt=0.1)] = 1e-5
+    max_delta: Annotated[float, Field(gt=0, lt=0.1)] = 1e-6
     epsilon_cap: Annotated[float, Field(gt=0, le=1000)] = 10.0
     datasets: tuple[DatasetCap, ...] = ()
     min_subjects: Annotated[int, Field(ge=1)] = 100

@@ -33,11 +33,8 @@ def demo_plan(name: str, sites: tuple[str, ...], rounds: int) -> CampaignPlan:
 
 
 def site_settings(path: Path) -> None:
-    """What the demo's stewards choose: δ as in the plan; withdrawal notices leave at once.
-
-    A real site collects notices, so that their time points at nobody.
-    """
-    chosen = {"notice_interval_s": "0.0", "max_delta": "1e-6"}
+    """Let withdrawal notices leave at once: a real site collects them, so that their time points at nobody."""
+    chosen = {"notice_interval_s": "0.0"}
     lines = path.read_text(encoding="utf-8").splitlines()
     changed = [f"{key} = {chosen[key]}" if (key := line.split(" = ")[0]) in chosen else line for line in lines]
     write_private(path, ("\n".join(changed) + "\n").encode())
