@@ -19,7 +19,7 @@ def demo_plan(name: str, sites: tuple[str, ...], rounds: int) -> CampaignPlan:
         name=name,
         purpose=Purpose.PRETRAINING,
         dataset="adult",
-        encoder=TableSpec("table", "adult", dim=32),
+        encoder=TableSpec("table", "adult", dim=64),
         objective=MaskedTableSpec("masked-table"),
         privacy=PrivacySpec(clip=1.0, noise_multiplier=0.92, sampling_rate=0.045, steps=40, delta=1e-6),
         sites=tuple(SitePlan(site, weight=1.0, subjects_floor=FLOOR) for site in sites),
