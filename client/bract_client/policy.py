@@ -12,20 +12,32 @@ How much privacy may be spent (`cap`) is the ledger's to keep, and the least num
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
 from bract.consent import Purpose
 from bract.errors import NO_CERTIFICATE, POLICY, UNKNOWN_OBJECTIVE, BractError
+from bract.objectives.certificate import certificate
 from bract.objectives.spec import CATALOGUE, PrivacyStructure
 from bract.plan import CampaignPlan, Name
 from bract.value import strict
 
-Objective = Literal["masked-image", "masked-table"]
-"""Objectives whose loss of a record depends on that record alone."""
+Objective = Literal[
+    "masked-image",
+    "masked-table",
+    "latent-image",
+    "simsiam",
+    "byol",
+    "public-contrast",
+    "bucket-contrast",
+    "barlow",
+    "vicreg",
+    "spectral-contrast",
+]
+"""Objectives of which it is proved how far one subject moves what a step releases."""
 
-CERTIFIED: tuple[Objective, ...] = ("masked-image", "masked-table")
+CERTIFIED: tuple[Objective, ...] = get_args(Objective)
 
 
 @strict
@@ -92,9 +104,10 @@ def known_objective(_: SitePolicy, plan: CampaignPlan) -> None:
 
 
 def certified_objective(_: SitePolicy, plan: CampaignPlan) -> None:
-    """The objective's privacy bound is proved."""
-    if plan.structure is not PrivacyStructure.PER_RECORD:
+    """The objective's privacy bound is proved, and the falsifier could not break it in the code that is installed."""
+    if plan.structure is PrivacyStructure.NONE:
         raise BractError(NO_CERTIFICATE, plan.objective.kind)
+    certificate(plan.objective.kind)
 
 
 def allowed_objective(policy: SitePolicy, plan: CampaignPlan) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bract.arrays import read_arrays, write_arrays
+from bract.dpsgd.clipper import Engine
 from bract.dpsgd.engine import private_steps
 from bract.dpsgd.noise import NoiseSource, SecureNoise
 from bract.dpsgd.sampler import Sampler, SecureSampler
@@ -16,10 +17,17 @@ from bract_client.admission import AdmittedDataset
 
 @dataclass(frozen=True)
 class Trained:
-    """What a round of training was: private steps taken, and whether its randomness was unforeseeable."""
+    """What a round of training was.
+
+    Attributes:
+        steps: private steps taken.
+        private: whether its randomness was unforeseeable.
+        dropped: gradients that were not finite and counted as zero; for the site's own log only.
+    """
 
     steps: int
     private: bool
+    dropped: int = 0
 
 
 def pretrain(
@@ -31,6 +39,7 @@ def pretrain(
     site: str,
     sampler: Sampler | None = None,
     noise: NoiseSource | None = None,
+    clipper: Engine | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Trained:
     """Take the plan's private steps from the hub's arrays and write after − before, float32, all or nothing.
@@ -43,6 +52,7 @@ def pretrain(
         site: this site's name; its declared floor N̄ is in the plan.
         sampler: by default the operating system's randomness; a seeded one marks the result as not private.
         noise: see `sampler`.
+        clipper: the engine; book-keeping by default.
         progress: told the number of steps done.
 
     Raises:
@@ -52,7 +62,7 @@ def pretrain(
     objective = build(campaign.encoder, campaign.objective, campaign.seed)
     before = dict(read_arrays(arrays, layout(objective)))
     put_arrays(objective, before)
-    private_steps(
+    dropped = private_steps(
         objective,
         dataset,
         campaign.privacy,
@@ -60,7 +70,8 @@ def pretrain(
         campaign.site(site).subjects_floor,
         sampler=sampler,
         noise=noise,
+        clipper=clipper,
         progress=progress,
     )
     write_arrays(update, {name: after - before[name] for name, after in arrays_of(objective).items()})
-    return Trained(campaign.privacy.steps, sampler.private and noise.private)
+    return Trained(campaign.privacy.steps, sampler.private and noise.private, dropped)

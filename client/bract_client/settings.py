@@ -8,6 +8,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from bract.dpsgd.engines import EngineName
 from bract.errors import MALFORMED, BractError
 from bract.plan import Name
 from bract.value import decode, plain, strict
@@ -25,6 +26,7 @@ class SiteSettings:
         runtime_port: where the site's own executor meets `flower-supernode`, on this machine only.
         database: SQLAlchemy URL of the site's registry; None is the SQLite file in the folder.
         threads: processor threads that training may use.
+        engine: how clipped sums are computed; all three give the same numbers (`bract.dpsgd.clipper`).
         policy: what the site agrees to run.
     """
 
@@ -33,6 +35,7 @@ class SiteSettings:
     runtime_port: Annotated[int, Field(ge=1, le=65_535)] = 9094
     database: str | None = None
     threads: Annotated[int, Field(ge=1, le=1024)] = 1
+    engine: EngineName = "bract"
     policy: SitePolicy = field(default_factory=SitePolicy)
 
 

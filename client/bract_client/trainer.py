@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from bract.dpsgd.clipper import engine
 from bract.errors import SITE_FAILED, BractError
 from bract.logs import start_logging
 from bract.plan import CampaignPlan, RoundPlan
@@ -35,7 +36,11 @@ def train(home: SiteHome, job: Mapping[str, str]) -> dict[str, object]:
     plan = unseal(RoundPlan, parse_envelope(job["plan"].encode()), hub_key)
     settings = home.settings()
     dataset = admit(open_registry(home), campaign, plan, datetime.now(UTC), settings.policy.min_subjects)
-    trained = pretrain(campaign, Path(job["arrays"]), dataset, Path(job["update"]), site=settings.name)
+    update = Path(job["update"])
+    clipper = engine(settings.engine)
+    trained = pretrain(campaign, Path(job["arrays"]), dataset, update, site=settings.name, clipper=clipper)
+    if trained.dropped:
+        log.warning("%d gradients were not finite and counted as zero: look at the data", trained.dropped)
     return {"steps": trained.steps, "private": trained.private}
 
 

@@ -37,7 +37,7 @@ def read_plan(path: Path) -> CampaignPlan:
         raise BractError(MALFORMED, f"{path.name}: {error}") from error
     except FileNotFoundError as error:
         raise BractError(MALFORMED, f"{path.name}: no such file") from error
-    encoders = {entry.encoder for entry in CATALOGUE.values()}
+    encoders = {encoder for entry in CATALOGUE.values() for encoder in entry.encoders}
     for part, known, code in (("objective", set(CATALOGUE), UNKNOWN_OBJECTIVE), ("encoder", encoders, UNKNOWN_ENCODER)):
         kind = values[part].get("kind") if isinstance(values.get(part), dict) else None
         if isinstance(kind, str) and kind not in known:

@@ -11,7 +11,7 @@ from bract.digest import Digest
 from bract.encoders.spec import EncoderSpec
 from bract.errors import MALFORMED, BractError
 from bract.objectives.spec import CATALOGUE, ObjectiveSpec, PrivacyStructure
-from bract.privacy.spec import PrivacySpec
+from bract.privacy.spec import PrivacySpec, check_delta
 from bract.value import strict
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
@@ -90,9 +90,23 @@ class CampaignPlan:
             raise BractError(MALFORMED, f"quorum: {self.quorum} of {len(names)} sites can never be met")
         if self.grace_s >= self.deadline_s:
             raise BractError(MALFORMED, "grace_s: it must be shorter than deadline_s")
-        if CATALOGUE[self.objective.kind].encoder != self.encoder.kind:
+        if self.encoder.kind not in CATALOGUE[self.objective.kind].encoders:
             raise BractError(MALFORMED, f"objective: {self.objective.kind} does not fit a {self.encoder.kind} encoder")
+        self._check_groups()
+        self._check_delta()
         return self
+
+    def _check_delta(self) -> None:
+        for site in self.sites:
+            check_delta(self.privacy.delta, site.subjects_floor)
+
+    def _check_groups(self) -> None:
+        """A group's member is one record; its two views are the objective's own."""
+        if self.structure is not PrivacyStructure.PER_GROUP:
+            return
+        for field in ("records_per_subject", "views_per_record"):
+            if getattr(self.privacy, field) != 1:
+                raise BractError(MALFORMED, f"privacy.{field}: a grouped objective takes 1")
 
     def site(self, name: str) -> SitePlan:
         """The part of the site of that name; KeyError if the plan has none."""

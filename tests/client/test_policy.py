@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from bract.consent import Purpose
 from bract.encoders.spec import TableSpec
-from bract.errors import POLICY, UNKNOWN_OBJECTIVE, BractError
-from bract.objectives.spec import MaskedTableSpec
+from bract.errors import NO_CERTIFICATE, POLICY, UNKNOWN_OBJECTIVE, BractError
+from bract.objectives.spec import CATALOGUE, BarlowSpec, BucketContrastSpec, MaskedTableSpec, PrivacyStructure
 from bract.plan import CampaignPlan, SitePlan
 from bract.privacy.spec import PrivacySpec
-from bract_client.policy import DatasetCap, SitePolicy, permit
+from bract_client.policy import CERTIFIED, DatasetCap, SitePolicy, permit
 
 POLICY_ = SitePolicy(min_noise_multiplier=1.0, max_clip=1.0, max_sampling_rate=0.1, max_delta=1e-5, min_cohort=2)
 PLAN = CampaignPlan(
@@ -66,6 +66,21 @@ def test_a_looser_plan_is_refused_and_the_rule_is_named(policy: SitePolicy, plan
 def test_an_objective_that_this_version_does_not_have_is_refused() -> None:
     unknown = replace(PLAN, objective=MaskedTableSpec(kind="contrastive"))  # type: ignore[arg-type]  # that is the point
     assert refusal(POLICY_, unknown).code == UNKNOWN_OBJECTIVE
+
+
+def test_a_site_may_permit_exactly_what_has_a_proved_bound() -> None:
+    proved = {kind for kind, entry in CATALOGUE.items() if entry.structure is not PrivacyStructure.NONE}
+    assert set(CERTIFIED) == proved
+
+
+@pytest.mark.parametrize("objective", [BarlowSpec("barlow"), BucketContrastSpec("bucket-contrast")])
+def test_every_proved_structure_is_permitted(objective: BarlowSpec | BucketContrastSpec) -> None:
+    permit(POLICY_, replace(PLAN, objective=objective))
+
+
+def test_an_objective_without_a_proved_bound_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(CATALOGUE, "masked-table", replace(CATALOGUE["masked-table"], structure=PrivacyStructure.NONE))
+    assert refusal(POLICY_, PLAN).code == NO_CERTIFICATE
 
 
 FLOATS = st.floats(0.01, 100)

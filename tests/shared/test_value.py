@@ -29,7 +29,7 @@ PRIVACY = st.builds(
     noise_multiplier=st.floats(0.5, 20),
     sampling_rate=st.floats(1e-4, 1),
     steps=st.integers(1, 1000),
-    delta=st.floats(1e-9, 1e-3),
+    delta=st.floats(1e-9, 9e-7),
 )
 
 

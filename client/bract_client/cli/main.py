@@ -15,7 +15,7 @@ from bract.value import decode
 from bract_client import doctor as checks
 from bract_client import enrol as enrolling
 from bract_client import home as homes
-from bract_client.cli import data, privacy, subject
+from bract_client.cli import audit, data, privacy, subject
 from bract_client.cli.options import AsJson, SiteFolder, now
 from bract_client.settings import SiteSettings
 from bract_client.site import open_registry, open_site, programs, schema_revisions
@@ -32,6 +32,7 @@ app.add_typer(subject.app, name="subject")
 app.add_typer(privacy.log, name="log")
 app.command("ledger")(privacy.ledger)
 app.command("receipts")(privacy.receipts)
+app.command("audit-mechanism")(audit.audit)
 
 
 @app.command()

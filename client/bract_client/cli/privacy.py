@@ -1,14 +1,18 @@
 """`bract-site ledger`, `receipts` and `log`: what was spent, what the hub confirmed, and the proof of both."""
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from bract import console
-from bract.privacy.accounting import epsilon, epsilon_prv, epsilon_rdp
+from bract.privacy.accounting import epsilon, epsilon_prv, epsilon_rdp, rounded_up
+from bract.privacy.events import dp_event
+from bract.privacy.spec import Mechanism
 from bract.receipt import RoundReceipt
 from bract.value import decode, plain
+from bract_client.audits import audit_bound
 from bract_client.cli.options import AsJson, SiteFolder
 from bract_client.home import open_home
 from bract_client.site import open_registry
@@ -16,38 +20,55 @@ from bract_client.site import open_registry
 log = typer.Typer(help="The site's tamper-evident log.", no_args_is_help=True, rich_markup_mode=None)
 
 
-def ledger(
-    cross_check: Annotated[
-        bool, typer.Option("--cross-check", help="Also by Opacus' PRV and RDP accountants.")
-    ] = False,
-    site: SiteFolder = Path(),
-    as_json: AsJson = False,
-) -> None:
+CrossCheck = Annotated[bool, typer.Option("--cross-check", help="Also by Opacus' PRV and RDP accountants.")]
+
+Accountant = Callable[[Iterable[Mechanism], float], float]
+
+EPSILONS = {"epsilon": "ε (PLD)", "epsilon_prv": "ε (PRV)", "epsilon_rdp": "ε (RDP)"}
+
+
+def accountants(cross_check: bool) -> dict[str, Accountant]:
+    """Who computes an ε, by the name of the field that it goes into; `epsilon` is the one that counts."""
+    reported: dict[str, Accountant] = {"epsilon": epsilon}
+    others: dict[str, Accountant] = {"epsilon_prv": epsilon_prv, "epsilon_rdp": epsilon_rdp}
+    return reported | others if cross_check else reported
+
+
+def ledger(cross_check: CrossCheck = False, site: SiteFolder = Path(), as_json: AsJson = False) -> None:
     """Privacy spent on each data set against its cap; every reservation counts, whatever came of it."""
-    accountants = {"epsilon": epsilon} | (
-        {"epsilon_prv": epsilon_prv, "epsilon_rdp": epsilon_rdp} if cross_check else {}
-    )
+    asked = accountants(cross_check)
     rows: list[dict[str, Any]] = []
-    for account in open_registry(open_home(site)).accounts():
+    home = open_home(site)
+    for account in open_registry(home).accounts():
         spent = account.spent
+        audit = audit_bound(home, *spent, delta=account.delta)
         rows.append(
             {
                 "dataset": account.dataset,
                 "unit": "subject",
                 "adjacency": "add-or-remove-one",
                 "delta": account.delta,
-                **{name: round(cost(spent, account.delta), 4) for name, cost in accountants.items()},
+                **{name: rounded_up(cost(spent, account.delta)) for name, cost in asked.items()},
+                "audit_lower_bound": None if audit is None else audit.lower_bound,
+                "audit_confidence": None if audit is None else audit.confidence,
                 "epsilon_cap": account.cap_epsilon,
                 "rounds": len(spent),
+                "events": [dp_event(mechanism) for mechanism in spent],
             }
         )
     if as_json:
         console.emit(rows)
         return
-    names = {"epsilon": "ε (PLD)", "epsilon_prv": "ε (PRV)", "epsilon_rdp": "ε (RDP)"}
-    columns = ("data set", "rounds", *(names[name] for name in accountants), "cap", "δ")
+    columns = ("data set", "rounds", *(EPSILONS[name] for name in asked), "audit: ε ≥", "cap", "δ")
     cells = [
-        (r["dataset"], r["rounds"], *(f"{r[name]:.3f}" for name in accountants), r["epsilon_cap"], f"{r['delta']:g}")
+        (
+            r["dataset"],
+            r["rounds"],
+            *(f"{r[name]:.3f}" for name in asked),
+            "not run" if r["audit_lower_bound"] is None else f"{r['audit_lower_bound']:.3f}",
+            r["epsilon_cap"],
+            f"{r['delta']:g}",
+        )
         for r in rows
     ]
     console.out.print(console.table("privacy spent (unit: subject; add or remove one)", columns, cells))

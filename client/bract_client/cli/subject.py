@@ -1,14 +1,18 @@
 """`bract-site subject`: what a person may ask of the site. Identifiers are typed here and kept nowhere."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from bract import console
 from bract.consent import Decision, Purpose
+from bract.privacy.accounting import rounded_up
+from bract.privacy.events import dp_event
 from bract_client.cli.options import AsJson, SiteFolder, now
+from bract_client.cli.privacy import EPSILONS, CrossCheck, accountants
 from bract_client.home import open_home
+from bract_client.registry.questions import Part, spend
 from bract_client.site import open_registry
 
 app = typer.Typer(help="One person's decisions.", no_args_is_help=True, rich_markup_mode=None)
@@ -47,16 +51,59 @@ def decide(
 
 
 @app.command()
-def rounds(subject_id: SubjectId, site: SiteFolder = Path(), as_json: AsJson = False) -> None:
-    """In which rounds a record of this person was in the cleared snapshot."""
-    parts = open_registry(open_home(site)).parts(subject_id)
+def rounds(
+    subject_id: SubjectId,
+    cross_check: CrossCheck = False,
+    site: SiteFolder = Path(),
+    as_json: AsJson = False,
+) -> None:
+    """In which rounds a record of this person was in the cleared snapshot, and the ε of all of them together.
+
+    A round counts as it was reserved, whatever came of it; all data sets and campaigns of the site are composed.
+    """
+    registry = open_registry(open_home(site))
+    parts = registry.parts(subject_id)
+    spent = spend(parts, registry.accounts())
+    delta = spent.delta
+    costs = {
+        name: 0.0 if delta is None else rounded_up(cost(spent.mechanisms, delta))
+        for name, cost in accountants(cross_check).items()
+    }
+    left = None if spent.cap_epsilon is None else max(0.0, spent.cap_epsilon - costs["epsilon"])
     if as_json:
-        console.emit(
-            [{"campaign": p.campaign, "number": p.number, "snapshot": p.snapshot, "held": p.held} for p in parts]
-        )
+        told = {
+            "unit": "subject",
+            "adjacency": "add-or-remove-one",
+            "delta": delta,
+            **costs,
+            "epsilon_cap": spent.cap_epsilon,
+            "epsilon_left": left,
+            "rounds": len(spent.mechanisms),
+            "events": [dp_event(mechanism) for mechanism in spent.mechanisms],
+        }
+        console.emit({"rounds": [_part(part) for part in parts], "spent": told})
         return
-    rows = [(p.campaign[:19], p.number, p.snapshot[:19], "in" if p.held else "out") for p in parts]
-    console.out.print(console.table("rounds", ("campaign", "round", "snapshot", "this person"), rows))
+    rows = [(p.campaign[:19], p.number, p.dataset, p.snapshot[:19], "in" if p.held else "out") for p in parts]
+    columns = ("campaign", "round", "data set", "snapshot", "this person")
+    console.out.print(console.table("rounds", columns, rows))
+    if delta is None or left is None:
+        console.out.print("No round held a record of this person: nothing is spent.")
+        return
+    names = (*(EPSILONS[name] for name in costs), "rounds", "least cap", "left", "δ")
+    cells = (*(f"{cost:.3f}" for cost in costs.values()), len(spent.mechanisms), spent.cap_epsilon, f"{left:.3f}")
+    title = "this person's privacy (unit: subject; add or remove one)"
+    console.out.print(console.table(title, names, [(*cells, f"{delta:g}")]))
+
+
+def _part(part: Part) -> dict[str, Any]:
+    return {
+        "campaign": part.campaign,
+        "number": part.number,
+        "snapshot": part.snapshot,
+        "held": part.held,
+        "dataset": part.dataset,
+        "event": None if part.reserved is None else dp_event(part.reserved),
+    }
 
 
 @app.command()

@@ -1,5 +1,6 @@
 """What the steward asks of the registry about rounds that were: accounts, receipts, one person's part."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -9,9 +10,10 @@ from bract.consent import Purpose
 from bract.digest import Digest
 from bract.privacy.spec import Mechanism
 from bract.signing import Envelope, parse_envelope
+from bract.value import decode
 from bract_client.registry import ledger, snapshots
 from bract_client.registry.consent import ConsentVerbs
-from bract_client.registry.models import ClearanceRow, PrivacyAccount, ReceiptRow
+from bract_client.registry.models import ClearanceRow, PrivacyAccount, ReceiptRow, ReservationRow, SnapshotRow
 
 
 @dataclass(frozen=True)
@@ -26,12 +28,44 @@ class Account:
 
 @dataclass(frozen=True)
 class Part:
-    """Whether the snapshot of a round held a record of one person."""
+    """Whether the snapshot of a round held a record of one person, and what the round reserved, if it came to that."""
 
     campaign: Digest
     number: int
     snapshot: Digest
     held: bool
+    dataset: str
+    reserved: Mechanism | None
+
+
+@dataclass(frozen=True)
+class Spend:
+    """What the rounds that held one person may have cost that person, over all data sets and campaigns of the site.
+
+    A round counts once, and as it was reserved: also when it failed, and also when the person withdrew after it was
+    cleared. The person's own coins say nothing: to be eligible is to spend.
+
+    Attributes:
+        mechanisms: one a round.
+        delta: the largest δ of the accounts that were charged, None without a round.
+        cap_epsilon: the least of their caps, None without a round.
+    """
+
+    mechanisms: tuple[Mechanism, ...]
+    delta: float | None
+    cap_epsilon: float | None
+
+
+def spend(parts: Iterable[Part], accounts: Iterable[Account]) -> Spend:
+    """The parts of one person composed: each round in which a snapshot held the person and privacy was reserved."""
+    rounds = {(part.campaign, part.number): part for part in parts if part.held and part.reserved is not None}
+    charged = {part.dataset for part in rounds.values()}
+    concerned = [account for account in accounts if account.dataset in charged]
+    return Spend(
+        tuple(part.reserved for part in rounds.values() if part.reserved is not None),
+        max((account.delta for account in concerned), default=None),
+        min((account.cap_epsilon for account in concerned), default=None),
+    )
 
 
 class Questions(ConsentVerbs):
@@ -63,11 +97,23 @@ class Questions(ConsentVerbs):
         Raises:
             BractError: `unknown-subject`.
         """
-        row = ClearanceRow
+        row, kept, reserved = ClearanceRow, SnapshotRow, ReservationRow
         with self._read() as session:
             held = snapshots.holding(session, self._known(session, subject_id), tuple(Purpose), None)
-            wanted = select(row.campaign, row.number, row.snapshot).order_by(row.issued_at, row.number)
+            wanted = (
+                select(row.campaign, row.number, row.snapshot, kept.dataset, reserved.mechanism)
+                .join(kept, kept.root == row.snapshot)
+                .outerjoin(reserved, (reserved.campaign == row.campaign) & (reserved.number == row.number))
+                .order_by(row.issued_at, row.number)
+            )
             return tuple(
-                Part(Digest(campaign), number, Digest(root), root in held)
-                for campaign, number, root in session.execute(wanted)
+                Part(
+                    Digest(campaign),
+                    number,
+                    Digest(root),
+                    root in held,
+                    dataset,
+                    None if mechanism is None else decode(Mechanism, mechanism),
+                )
+                for campaign, number, root, dataset, mechanism in session.execute(wanted)
             )

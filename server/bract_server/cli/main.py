@@ -11,7 +11,7 @@ from bract.objectives.spec import CATALOGUE, PrivacyStructure
 from bract.supervisor import Supervisor, is_running, only_one
 from bract_server import doctor as checks
 from bract_server import home as homes
-from bract_server.cli import campaign, demo, encoder, enrol, records
+from bract_server.cli import campaign, demo, encoder, enrol, privacy, records
 from bract_server.cli.options import AsJson, HubFolder, now
 from bract_server.hub import open_registry, programs, schema_revisions
 
@@ -26,6 +26,7 @@ app.add_typer(campaign.app, name="campaign")
 app.add_typer(encoder.app, name="encoder")
 app.add_typer(records.withdrawals, name="withdrawal")
 app.add_typer(records.log, name="log")
+app.add_typer(privacy.app, name="privacy")
 app.command("sample")(demo.sample)
 app.command("demo")(demo.demo)
 
@@ -90,13 +91,29 @@ def renew(hub: HubFolder = Path(), as_json: AsJson = False) -> None:
 
 @app.command()
 def objectives(as_json: AsJson = False) -> None:
-    """The encoders and objectives of this version, with each objective's privacy structure."""
-    sizes = {PrivacyStructure.PER_RECORD: "per record: Δ = C", PrivacyStructure.NONE: "No DP guarantee"}
-    rows = [(kind, entry.encoder, sizes[entry.structure], entry.paper) for kind, entry in CATALOGUE.items()]
+    """The encoders and objectives of this version, and how far one subject moves what a step of each releases."""
+    sizes = {
+        PrivacyStructure.PER_RECORD: "Δ = C",
+        PrivacyStructure.PER_GROUP: "Δ = 2C",
+        PrivacyStructure.RELEASED_MOMENT: "Δ = C, joint with a moment's 1",
+        PrivacyStructure.NONE: "No DP guarantee",
+    }
     if as_json:
-        console.emit([dict(zip(("objective", "encoder", "structure", "paper"), row, strict=True)) for row in rows])
+        console.emit(
+            [
+                {
+                    "objective": kind,
+                    "encoders": list(entry.encoders),
+                    "structure": entry.structure.value,
+                    "sensitivity": sizes[entry.structure],
+                    "paper": entry.paper,
+                }
+                for kind, entry in CATALOGUE.items()
+            ]
+        )
         return
-    console.out.print(console.table("objectives", ("objective", "encoder", "sensitivity", "paper"), rows))
+    rows = [(kind, ", ".join(e.encoders), sizes[e.structure], e.paper) for kind, e in CATALOGUE.items()]
+    console.out.print(console.table("objectives", ("objective", "encoders", "sensitivity", "paper"), rows))
 
 
 @app.command()

@@ -206,7 +206,7 @@ def _somebody(story: Story, site: str) -> str:
 
     table = pyarrow.parquet.read_table(story.folder / "data" / site / "records.parquet", columns=["subject_id"])
     for one in table["subject_id"].to_pylist():
-        rounds = command(SITE, "subject", "rounds", one, "--site", str(story.site(site)))
+        rounds = command(SITE, "subject", "rounds", one, "--site", str(story.site(site)))["rounds"]
         if any(r["held"] for r in rounds):
             return str(one)
     raise BractError(STATE, "nobody at this site was in a round")
@@ -245,7 +245,7 @@ def _told_rounds(story: Story) -> None:
 def _affected(story: Story) -> None:
     withdrawal = story.told["withdrawal"]
     person = withdrawal.pop("person")
-    rounds = command(SITE, "subject", "rounds", person, "--site", str(story.site(withdrawal["site"])))
+    rounds = command(SITE, "subject", "rounds", person, "--site", str(story.site(withdrawal["site"])))["rounds"]
     held = [r["number"] for r in rounds if r["held"]]
     free = [r["number"] for r in rounds if not r["held"] and r["number"] > withdrawal["after_round"]]
     withdrawal["round_excluded"] = min(free) if free else None

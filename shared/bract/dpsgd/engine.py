@@ -1,8 +1,9 @@
-"""Private steps at the level of subjects: Poisson sample, clip each subject, add noise once, divide by a public number.
+"""Private steps at the level of subjects: Poisson sample, clip each unit, add noise once, divide by a public number.
 
 DP-SGD [Abadi et al. 2016, 1607.00133] with the subject as the unit (user-level sampling, Charles et al. 2024,
-2407.07737). The promise per step: the noised sum is a Poisson-subsampled Gaussian mechanism with noise multiplier σ
-and rate q, whatever the optimizer makes of it. Nothing else that depends on data leaves: no loss, no count, no norm.
+2407.07737). The promise per step: what is released is one Poisson-subsampled Gaussian mechanism with noise multiplier
+σ and rate q (`bract.dpsgd.scales` proves it for each structure), whatever the optimizer makes of it. Nothing else that
+depends on data leaves: no loss, no count, no norm.
 """
 
 from collections.abc import Callable
@@ -13,16 +14,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bract.dpsgd.gradients import Batch, ClippedSum, explicit_gradient, subject_gradients
+from bract.dpsgd.canary import check_canaries
+from bract.dpsgd.clipper import Clipper, Engine, engine, trained
+from bract.dpsgd.grouping import grouped, groups
+from bract.dpsgd.moments import moment_sum
 from bract.dpsgd.noise import NoiseSource
 from bract.dpsgd.sampler import Sampler
-from bract.errors import CANARY, LATE, BractError
-from bract.objectives.objective import Objective
+from bract.dpsgd.scales import Scales, scales
+from bract.errors import LATE, BractError
+from bract.objectives.batch import Batch
+from bract.objectives.objective import GroupObjective, MomentObjective, Objective
 from bract.plan import LocalOptimizer
 from bract.privacy.spec import PrivacySpec
-
-_CANARIES = 4
-_AGREEMENT = 1e-3
 
 
 class SubjectRecords(Protocol):
@@ -48,10 +51,11 @@ def private_steps(
     *,
     sampler: Sampler,
     noise: NoiseSource,
+    clipper: Engine | None = None,
     stop: Callable[[], bool] | None = None,
     progress: Callable[[int], None] | None = None,
-) -> None:
-    """Train the objective in place by `privacy.steps` private steps.
+) -> int:
+    """Train the objective in place by `privacy.steps` private steps; how many units' gradients were not finite.
 
     Args:
         objective: its parameters are overwritten.
@@ -61,86 +65,114 @@ def private_steps(
         subjects_floor: N̄, public; the sum is divided by q·N̄, however many subjects there are.
         sampler: the run is private only if this and the noise are.
         noise: see `sampler`.
+        clipper: the engine; book-keeping by default, which repeats itself to the bit if the sampler does.
         stop: asked before each step.
         progress: told the number of steps done.
 
     Raises:
-        BractError: `no-certificate` for modules that mix records; `canary` when the fast gradients of the first step
-            disagree with explicit ones; `deadline` when `stop` said so. The objective is then half-trained and must be
-            dropped; what was reserved stays spent.
+        BractError: `malformed` for a spec that is not private, or δ ≥ 1/N̄; `no-certificate` for a model or structure
+            without a bound; `canary` when the engine's gradients disagree with explicit ones; `deadline` when `stop`
+            said so. The objective is then half-trained and must be dropped; what was reserved stays spent.
     """
-    sums = ClippedSum(objective)
-    generator = torch.Generator().manual_seed(int.from_bytes(np.random.default_rng().bytes(7), "little"))
+    privacy.check(subjects_floor)
+    run = _Run(objective, privacy, subjects_floor, sampler, noise, clipper or engine(tune=sampler.private))
     descent = _optimizer(objective, optimizer)
-    canaries_due = True
+    objective.begin()
     for step in range(privacy.steps):
         if stop is not None and stop():
             raise BractError(LATE, f"stopped after {step} of {privacy.steps} steps")
-        batch = _draw(objective, subjects, privacy.sampling_rate, sampler, generator)
-        if canaries_due and batch is not None:
-            check_canaries(objective, synthetic(objective, batch))
-            canaries_due = False
-        _set_gradient(objective, _noised(sums, batch, privacy, noise) / (privacy.sampling_rate * subjects_floor))
+        run.set_gradients(run.draw(subjects))
         descent.step()
+        objective.after_step()
         if progress is not None:
             progress(step + 1)
+    return run.dropped
 
 
-def synthetic(objective: Objective, like: Batch) -> Batch:
-    """A few invented subjects of the same form. The check looks at no real one: its outcome is seen outside the site."""
-    generator = torch.Generator().manual_seed(0)
-    count, most = _CANARIES, like.present.shape[1]
-    records = torch.rand((count, most, *like.records.shape[2:]), generator=generator)
-    present = torch.arange(most) <= torch.arange(count)[:, None]
-    masks = objective.draw(count * most, generator)
-    return Batch(records, present, masks.reshape(count, most, *masks.shape[1:]))
+class _Run:
+    """What stays the same from step to step."""
 
+    def __init__(
+        self,
+        objective: Objective,
+        privacy: PrivacySpec,
+        subjects_floor: int,
+        sampler: Sampler,
+        noise: NoiseSource,
+        clipper: Engine,
+    ) -> None:
+        self.objective, self.privacy = objective, privacy
+        self.sampler, self.noise = sampler, noise
+        self.clipper: Clipper = clipper(objective)
+        ratio = objective.moment_noise if isinstance(objective, MomentObjective) else 0.0
+        bound = privacy.clip * (1 + self.clipper.slack)
+        self.scales: Scales = scales(objective.structure, privacy.noise_multiplier, bound, ratio)
+        self.expected = privacy.sampling_rate * subjects_floor
+        self.groups = 0
+        if isinstance(objective, GroupObjective):
+            self.groups = groups(privacy.sampling_rate, subjects_floor, objective.group_size)
+        seed = int(sampler.uniforms(1)[0] * 2**53)
+        self.generator = torch.Generator().manual_seed(seed)
+        self.device = next(objective.parameters()).device
+        self.dropped = 0
+        self._checked = False
 
-def check_canaries(objective: Objective, batch: Batch) -> None:
-    """Compare a few subjects' gradients with ordinary backward passes over each alone.
+    def draw(self, subjects: SubjectRecords) -> Batch | None:
+        """The units of one step, None when the coins chose nobody."""
+        chosen = self.sampler.draw(len(subjects), self.privacy.sampling_rate)
+        if len(chosen) == 0:
+            return None
+        records, present = subjects.records(chosen, self.generator)
+        batch = self._with_draws(records, present)
+        if isinstance(self.objective, GroupObjective):
+            coins = self.sampler.uniforms(2 * len(batch)).reshape(2, -1)
+            batch = grouped(batch, self.groups, self.objective.group_capacity, coins)
+        if not self._checked:
+            check_canaries(self.objective, self.clipper, batch, self.privacy.clip)
+            self._checked = True
+        return batch
 
-    Raises:
-        BractError: `canary`, when one differs by more than a thousandth of its norm.
-    """
-    fast = subject_gradients(objective, batch)
-    for position in range(len(batch.records)):
-        slow = explicit_gradient(objective, batch.records[position], batch.present[position], batch.masks[position])
-        apart = torch.stack([(fast[name][position] - slow[name]).norm() for name in slow]).norm()
-        size = torch.stack([gradient.norm() for gradient in slow.values()]).norm()
-        if not bool(apart <= _AGREEMENT * size + 1e-12):
-            raise BractError(CANARY, "a subject's gradient is not what an explicit computation gives")
+    def set_gradients(self, batch: Batch | None) -> None:
+        """The noised sum over its public denominator, in each parameter's `grad`; an empty step is noise alone."""
+        if isinstance(self.objective, MomentObjective):
+            self._release_moment(self.objective, batch)
+        denominator = self.groups or self.expected
+        summed = None if batch is None else self.clipper.clipped_sum(batch, self.privacy.clip)
+        if summed is not None:
+            self.dropped += summed.dropped
+        for index, parameter in enumerate(trained(self.objective).values()):
+            exact = None if summed is None else summed.gradients[index]
+            parameter.grad = self._noised(exact, parameter, denominator)
 
+    def _noised(self, exact: Tensor | None, parameter: Tensor, denominator: float) -> Tensor:
+        """The sum (zero in an empty step) with noise, over its denominator; float64 until the noise is in."""
+        shape, device = parameter.shape, parameter.device
+        total = torch.zeros(shape, dtype=torch.float64, device=device) if exact is None else exact.double().contiguous()
+        self.noise.add_to(total, self.scales.gradient)
+        return total.div_(denominator).to(parameter.dtype)
 
-def _draw(
-    objective: Objective, subjects: SubjectRecords, rate: float, sampler: Sampler, generator: torch.Generator
-) -> Batch | None:
-    """The subjects of one step, None when the coins chose nobody."""
-    chosen = sampler.draw(len(subjects), rate)
-    if len(chosen) == 0:
-        return None
-    records, present = subjects.records(chosen, generator)
-    count, most = present.shape
-    masks = objective.draw(count * most, generator)
-    return Batch(records, present, masks.reshape(count, most, *masks.shape[1:]))
+    def _release_moment(self, objective: MomentObjective, batch: Batch | None) -> None:
+        """The mean of the statistic with its own noise, over the public denominator."""
+        total = torch.zeros(objective.moment_width, dtype=torch.float64)
+        if batch is not None:
+            total += moment_sum(objective, batch)
+        self.noise.add_to(total, self.scales.moment)
+        objective.receive((total / self.expected).to(self.device, torch.float32))
 
-
-def _noised(sums: ClippedSum, batch: Batch | None, privacy: PrivacySpec, noise: NoiseSource) -> Tensor:
-    """The clipped sum plus noise of standard deviation σ·C, float64 (P,); an empty step is noise alone."""
-    total = torch.from_numpy(noise.normal(sums.width)) * (privacy.noise_multiplier * privacy.clip)
-    return total if batch is None else total + sums.of(batch, privacy.clip)
-
-
-def _set_gradient(objective: Objective, gradient: Tensor) -> None:
-    offset = 0
-    for parameter in objective.parameters():
-        piece = gradient[offset : offset + parameter.numel()]
-        parameter.grad = piece.reshape(parameter.shape).to(parameter.dtype)
-        offset += parameter.numel()
+    def _with_draws(self, records: Tensor, present: Tensor) -> Batch:
+        """Each record K times, each time with a draw of its own."""
+        views = self.privacy.views_per_record
+        if views > 1:
+            records, present = records.repeat_interleave(views, 1), present.repeat_interleave(views, 1)
+        count, most = present.shape
+        draws = self.objective.draw(count * most, self.generator)
+        return Batch(records, present, draws.reshape(count, most, *draws.shape[1:]))
 
 
 def _optimizer(objective: Objective, optimizer: LocalOptimizer) -> torch.optim.Optimizer:
+    parameters = list(trained(objective).values())
     match optimizer.kind:
         case "adam":
-            return torch.optim.Adam(objective.parameters(), lr=optimizer.learning_rate)
+            return torch.optim.Adam(parameters, lr=optimizer.learning_rate)
         case "sgd":
-            return torch.optim.SGD(objective.parameters(), lr=optimizer.learning_rate)
+            return torch.optim.SGD(parameters, lr=optimizer.learning_rate)

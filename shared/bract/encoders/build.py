@@ -14,12 +14,17 @@ def build(spec: EncoderSpec, seed: int) -> Encoder:
         BractError: `malformed` for sizes that do not fit together or an unknown table schema.
     """
     with torch.random.fork_rng(devices=[]):  # the layers draw first values of their own, overwritten next
-        encoder = _module(spec)
+        encoder = module(spec)
     fill(encoder, seed)
     return encoder
 
 
-def _module(spec: EncoderSpec) -> Encoder:
+def module(spec: EncoderSpec) -> Encoder:
+    """The encoder with first values that are not ours; `build` and the objectives fill it.
+
+    Raises:
+        BractError: `malformed`, as `build`.
+    """
     # each modality loads its own libraries: timm alone takes seconds
     match spec:
         case TableSpec():

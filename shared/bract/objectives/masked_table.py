@@ -18,7 +18,7 @@ from bract.objectives.spec import MaskedTableSpec
 
 
 class MaskedTable(Objective):
-    """Rows (B, D); masks (B, K), True where a column is hidden."""
+    """Rows (B, D); draws (B, K), True where a column is hidden."""
 
     encoder: TableEncoder
 
@@ -38,13 +38,13 @@ class MaskedTable(Objective):
         ranks = torch.rand(count, columns, generator=generator).argsort(1).argsort(1)
         return ranks < self.hidden
 
-    def record_loss(self, records: Tensor, masks: Tensor) -> Tensor:
+    def record_loss(self, records: Tensor, draws: Tensor) -> Tensor:
         """The mean error over a row's own hidden columns (B,)."""
-        guesses = self.decoder(self.encoder(records, masks))
+        guesses = self.decoder(self.encoder(records, draws))
         numbers = len(self.schema.numeric)
         errors = [(guesses[:, :numbers] - records[:, :numbers]).square()]
         for column in self.schema.categorical:
             place = self.schema.slices[column.name]
             words = functional.log_softmax(guesses[:, place], dim=1)
             errors.append(-(words * records[:, place]).sum(1, keepdim=True) / math.log(len(column.values)))
-        return (torch.cat(errors, dim=1) * masks.to(records.dtype)).sum(1) / self.hidden
+        return (torch.cat(errors, dim=1) * draws.to(records.dtype)).sum(1) / self.hidden

@@ -12,10 +12,15 @@ Torch is loaded only by the two cross-checks that Opacus computes.
 """
 
 import math
+import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from typing import Any
 
+import numpy as np
+
+from bract.privacy.search import boundary, least
 from bract.privacy.spec import Mechanism
 
 ORDERS: tuple[int, ...] = (*range(2, 65), 72, 80, 96, 112, 128, 160, 192, 256, 384, 512, 1024)
@@ -27,7 +32,10 @@ NANO = 10**9
 Curve = tuple[int, ...]
 """Rényi divergences in nano-nats, one an order of `ORDERS`."""
 
-_PLD_LIMIT = 60.0
+PLD_LIMIT = 60.0
+"""Above this ε nothing but the Rényi bound is computed."""
+
+_FLOOR_DELTA = 1e-15
 _SLACK = 1 + 1e-9
 _History = tuple[tuple[float, float, int], ...]
 
@@ -42,7 +50,7 @@ def epsilon(mechanisms: Iterable[Mechanism], delta: float) -> float:
     if not history:
         return 0.0
     bound = epsilon_of_curve(_sum_of_curves(history), delta)
-    return bound if bound > _PLD_LIMIT else _pld(history, delta)
+    return bound if bound > PLD_LIMIT else _pld(history, delta)
 
 
 def epsilon_prv(mechanisms: Iterable[Mechanism], delta: float) -> float:
@@ -56,7 +64,9 @@ def _prv(history: _History, delta: float) -> float:
 
     accountant = PRVAccountant()
     accountant.history = list(history)
-    return float(accountant.get_epsilon(delta=delta)) if history else 0.0
+    # Opacus takes logarithms of zero where it then throws them away.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return float(accountant.get_epsilon(delta=delta)) if history else 0.0
 
 
 def epsilon_rdp(mechanisms: Iterable[Mechanism], delta: float) -> float:
@@ -66,7 +76,9 @@ def epsilon_rdp(mechanisms: Iterable[Mechanism], delta: float) -> float:
     accountant = RDPAccountant()
     accountant.history = list(_merged(mechanisms))
     alphas = [*(1 + tenth / 10 for tenth in range(1, 100)), *(float(order) for order in ORDERS if order > 10)]
-    return float(accountant.get_epsilon(delta=delta, alphas=alphas)) if accountant.history else 0.0
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Optimal order is the")
+        return float(accountant.get_epsilon(delta=delta, alphas=alphas)) if accountant.history else 0.0
 
 
 @lru_cache(maxsize=4096)
@@ -96,6 +108,30 @@ def epsilon_of_curve(curve: Sequence[int], delta: float) -> float:
     return math.ceil(max(0.0, least) * _SLACK * NANO) / NANO
 
 
+def rounded_up(value: float) -> float:
+    """An ε to four digits after the point, as it is shown; never less than it is."""
+    return math.ceil(value * 10_000) / 10_000
+
+
+def delta_of(mechanisms: Iterable[Mechanism], at_epsilon: float) -> float:
+    """The δ of all the mechanisms together at an ε. Pessimistic, so never too small; 0 for none.
+
+    Raises:
+        ValueError: ε is below zero.
+    """
+    if not at_epsilon >= 0:
+        raise ValueError("ε is zero or more")
+    history = _merged(mechanisms)
+    if not history:
+        return 0.0
+    curve = _sum_of_curves(history)
+    if epsilon_of_curve(curve, _FLOOR_DELTA) <= at_epsilon:
+        return _FLOOR_DELTA
+    if epsilon_of_curve(curve, 0.5) > PLD_LIMIT:
+        return 1.0
+    return min(1.0, max(_FLOOR_DELTA, float(_composed(history).get_delta_for_epsilon(at_epsilon))))
+
+
 def calibrate(target_epsilon: float, delta: float, sampling_rate: float, steps: int) -> float:
     """The least noise multiplier, to a thousandth, whose `epsilon` stays within the target.
 
@@ -107,24 +143,16 @@ def calibrate(target_epsilon: float, delta: float, sampling_rate: float, steps: 
         curve = rdp_curve(Mechanism(thousandths / 1000, sampling_rate, steps))
         return epsilon_of_curve(curve, delta) <= target_epsilon
 
-    def within(thousandths: int) -> bool:
-        return epsilon([Mechanism(thousandths / 1000, sampling_rate, steps)], delta) <= target_epsilon
+    def excess(thousandths: int) -> float:
+        return epsilon([Mechanism(thousandths / 1000, sampling_rate, steps)], delta) - target_epsilon
 
     if not bounded(1_000_000):
         raise ValueError("no noise multiplier up to 1,000 meets this target")
-    high = _least(bounded, 0, 1_000_000)
-    low = high * 9 // 10
-    while low > 0 and within(low):
-        low, high = low * 9 // 10, low
-    return _least(within, low, high) / 1000
-
-
-def _least(holds: Callable[[int], bool], low: int, high: int) -> int:
-    """The least whole number above `low` that holds, where `high` does and all above the least do."""
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if holds(middle) else (middle, high)
-    return high
+    good = least(bounded, 0, 1_000_000)
+    bad = good * 9 // 10
+    while bad > 0 and excess(bad) <= 0:
+        good, bad = bad, bad * 9 // 10
+    return (boundary(excess, good, bad) if bad > 0 else good) / 1000
 
 
 def _merged(mechanisms: Iterable[Mechanism]) -> _History:
@@ -137,19 +165,31 @@ def _merged(mechanisms: Iterable[Mechanism]) -> _History:
 
 @lru_cache(maxsize=1024)
 def _pld(history: _History, delta: float) -> float:
-    from dp_accounting import NeighboringRelation  # noqa: PLC0415  (a second of import, of no use to most commands)
-    from dp_accounting.pld import privacy_loss_distribution as pld  # noqa: PLC0415
+    return float(_composed(history).get_epsilon_for_delta(delta))
+
+
+@lru_cache(maxsize=4)
+def _composed(history: _History) -> Any:
+    """The privacy loss distribution of a history, by dp-accounting."""
+    from dp_accounting.pld import privacy_loss_distribution as pld  # noqa: PLC0415  (a second, of no use to most commands)
 
     total = pld.identity()
     for sigma, rate, steps in history:
-        one = pld.from_gaussian_mechanism(
-            standard_deviation=sigma,
-            sampling_prob=rate,
-            pessimistic_estimate=True,
-            neighboring_relation=NeighboringRelation.ADD_OR_REMOVE_ONE,
-        )
-        total = total.compose(one.self_compose(steps))
-    return float(total.get_epsilon_for_delta(delta))
+        total = total.compose(_one_step(sigma, rate).self_compose(steps))
+    return total
+
+
+@lru_cache(maxsize=8)
+def _one_step(sigma: float, rate: float) -> Any:
+    from dp_accounting import NeighboringRelation  # noqa: PLC0415
+    from dp_accounting.pld import privacy_loss_distribution as pld  # noqa: PLC0415
+
+    return pld.from_gaussian_mechanism(
+        standard_deviation=sigma,
+        sampling_prob=rate,
+        pessimistic_estimate=True,
+        neighboring_relation=NeighboringRelation.ADD_OR_REMOVE_ONE,
+    )
 
 
 def _sum_of_curves(history: _History) -> Curve:

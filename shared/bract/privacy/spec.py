@@ -6,12 +6,13 @@ public `sampling_rate * subjects_floor`, never a realised batch [Abadi et al. 20
 Charles et al. 2024, 2407.07737].
 """
 
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from dataclasses import asdict, dataclass
+from typing import Annotated, Literal, Self
 
 from pydantic import Field
 
-from bract.value import strict
+from bract.errors import MALFORMED, BractError
+from bract.value import decode, strict
 
 
 @strict
@@ -36,6 +37,7 @@ class PrivacySpec:
         steps: private steps in one round.
         delta: δ of every reported ε.
         records_per_subject: m; of a subject with more records, m are drawn at each step.
+        views_per_record: K; the loss of a record is the mean over K independent draws. It costs time, not privacy.
     """
 
     clip: Annotated[float, Field(gt=0, le=1e6)]
@@ -44,6 +46,7 @@ class PrivacySpec:
     steps: Annotated[int, Field(ge=1, le=1_000_000)]
     delta: Annotated[float, Field(gt=0, lt=0.1)]
     records_per_subject: Annotated[int, Field(ge=1, le=1024)] = 1
+    views_per_record: Annotated[int, Field(ge=1, le=64)] = 1
     unit: Literal["subject"] = "subject"
     relation: Literal["add-or-remove-one"] = "add-or-remove-one"
 
@@ -51,3 +54,28 @@ class PrivacySpec:
     def mechanism(self) -> Mechanism:
         """What one round costs."""
         return Mechanism(self.noise_multiplier, self.sampling_rate, self.steps)
+
+    def check(self, subjects_floor: int | None = None) -> Self:
+        """The spec itself, if it gives a guarantee; ask before anything runs.
+
+        Args:
+            subjects_floor: N̄, if δ shall be checked against it.
+
+        Raises:
+            BractError: `malformed`, naming the field: no noise, no clip, a rate above 1, m or K of zero, δ too large.
+        """
+        decode(type(self), asdict(self))
+        check_delta(self.delta, subjects_floor)
+        return self
+
+
+def check_delta(delta: float, subjects_floor: int | None = None) -> None:
+    """That δ says something: with δ = 1/N̄ a mechanism may publish one subject's records whole.
+
+    Raises:
+        BractError: `malformed` unless 0 < δ < 1, and δ < 1/N̄ where N̄ is given.
+    """
+    if not 0 < delta < 1:
+        raise BractError(MALFORMED, "delta: it must be between 0 and 1")
+    if subjects_floor is not None and not delta * subjects_floor < 1:
+        raise BractError(MALFORMED, f"delta: {delta:g} is not below 1 / {subjects_floor}, the least number of subjects")

@@ -14,13 +14,17 @@ from scipy import stats
 from torch import Tensor, nn
 
 from bract.arrays import to_bytes
-from bract.dpsgd.engine import check_canaries, private_steps
-from bract.dpsgd.gradients import Batch, ClippedSum, clipped, explicit_gradient, subject_gradients
+from bract.dpsgd.bookkeeping.clipper import SLACK
+from bract.dpsgd.canary import check_canaries
+from bract.dpsgd.clipper import engine, trained
+from bract.dpsgd.engine import private_steps
 from bract.dpsgd.noise import SecureNoise, SeededNoise
 from bract.dpsgd.sampler import SecureSampler, SeededSampler
+from bract.dpsgd.vmap import VmapClipper, clipped, explicit_gradient, unit_gradients
 from bract.encoders.spec import TableSpec, ViTSpec
 from bract.encoders.weights import arrays_of
 from bract.errors import CANARY, LATE, NO_CERTIFICATE, BractError
+from bract.objectives.batch import Batch
 from bract.objectives.build import build
 from bract.objectives.objective import Objective
 from bract.objectives.spec import MaskedImageSpec, MaskedTableSpec
@@ -58,6 +62,9 @@ class Fixed:
     def draw(self, subjects: int, rate: float) -> NDArray[np.int64]:
         return self.chosen
 
+    def uniforms(self, count: int) -> NDArray[np.float64]:
+        return np.full(count, 0.5)
+
 
 class Silence:
     """Noise that is none."""
@@ -66,6 +73,9 @@ class Silence:
 
     def normal(self, count: int) -> NDArray[np.float64]:
         return np.zeros(count)
+
+    def add_to(self, total: Tensor, scale: float) -> None:
+        pass
 
 
 def tables(dtype: torch.dtype = torch.float32) -> tuple[Objective, tuple[int, ...]]:
@@ -86,6 +96,10 @@ def batch_of(objective: Objective, shape: tuple[int, ...], subjects: int, most: 
     return Batch(records, present, masks.reshape(subjects, most, *masks.shape[1:]))
 
 
+def summed(objective: Objective, batch: Batch, clip: float) -> Tensor:
+    return torch.cat([one.flatten() for one in VmapClipper(objective).clipped_sum(batch, clip).gradients])
+
+
 def spec_of(**changes: Any) -> PrivacySpec:
     base = {"clip": 1.0, "noise_multiplier": 1.0, "sampling_rate": 0.5, "steps": 1, "delta": 1e-6}
     return PrivacySpec(**{**base, **changes})
@@ -102,9 +116,9 @@ def held(subjects: int = 40, most: int = 1) -> tuple[Objective, Held]:
 def test_per_subject_gradients_equal_an_explicit_loop(make: Make, most: int) -> None:
     objective, shape = make(torch.float64)
     batch = batch_of(objective, shape, 9, most)
-    fast = subject_gradients(objective, batch)
+    fast = unit_gradients(objective, batch)
     for subject in range(9):
-        slow = explicit_gradient(objective, batch.records[subject], batch.present[subject], batch.masks[subject])
+        slow = explicit_gradient(objective, batch.part(subject, 1))
         for name, gradient in slow.items():
             assert (fast[name][subject] - gradient).norm() <= 1e-5 * gradient.norm() + 1e-14
 
@@ -113,12 +127,12 @@ def test_per_subject_gradients_equal_an_explicit_loop(make: Make, most: int) -> 
 def test_the_sum_is_that_of_each_subject_clipped_alone(make: Make) -> None:
     objective, shape = make()
     batch = batch_of(objective, shape, 150, 2)
-    expected = torch.zeros(ClippedSum(objective).width, dtype=torch.float64)
+    expected = torch.zeros(sum(p.numel() for p in trained(objective).values()), dtype=torch.float64)
     for subject in range(150):
-        slow = explicit_gradient(objective, batch.records[subject], batch.present[subject], batch.masks[subject])
+        slow = explicit_gradient(objective, batch.part(subject, 1))
         flat = torch.cat([slow[name].flatten() for name, _ in objective.named_parameters()]).double()
         expected = expected + flat * min(1.0, 0.3 / max(float(flat.norm()), 1e-30))
-    found = ClippedSum(objective).of(batch, 0.3)
+    found = summed(objective, batch, 0.3)
     assert (found - expected).norm() <= 1e-5 * expected.norm()
 
 
@@ -131,34 +145,35 @@ def test_no_subject_adds_more_than_the_clip(subjects: int, clip: float, exponent
         "b": torch.randn(subjects, 5, generator=generator),
     }
     workspace = torch.empty(subjects, 17, dtype=torch.float64)
-    assert clipped(gradients, clip, workspace).norm() <= subjects * clip * (1 + 1e-12)
+    assert clipped(gradients, clip, workspace)[0].norm() <= subjects * clip * (1 + 1e-12)
     for subject in range(subjects):
         one = {name: gradient[subject : subject + 1] for name, gradient in gradients.items()}
-        assert clipped(one, clip, workspace[:1]).norm() <= clip * (1 + 1e-12)
+        assert clipped(one, clip, workspace[:1])[0].norm() <= clip * (1 + 1e-12)
 
 
 @pytest.mark.parametrize("poison", [float("nan"), float("inf"), -float("inf")])
 def test_a_gradient_that_is_not_finite_counts_as_zero_and_spoils_no_other(poison: float) -> None:
     gradients = {"a": torch.ones(3, 4)}
     gradients["a"][1, 2] = poison
-    total = clipped(gradients, 10.0, torch.empty(3, 4, dtype=torch.float64))
+    total, dropped = clipped(gradients, 10.0, torch.empty(3, 4, dtype=torch.float64))
+    assert dropped == 1
     assert torch.equal(total, torch.full((4,), 2.0, dtype=torch.float64))
 
 
 def test_a_subject_without_records_adds_nothing() -> None:
     objective, shape = tables()
     batch = batch_of(objective, shape, 4, 2)
-    absent = Batch(batch.records, torch.zeros_like(batch.present), batch.masks)
-    assert not ClippedSum(objective).of(absent, 1.0).any()
+    absent = Batch(batch.records, torch.zeros_like(batch.present), batch.draws)
+    assert not summed(objective, absent, 1.0).any()
 
 
 def test_a_subject_with_more_records_weighs_no_more() -> None:
     objective, shape = tables()
     one = batch_of(objective, shape, 1, 1)
     present = torch.ones(1, 5, dtype=torch.bool)
-    many = Batch(one.records.expand(1, 5, *shape), present, one.masks.expand(1, 5, -1))
-    single = Batch(one.records, torch.ones(1, 1, dtype=torch.bool), one.masks)
-    left, right = ClippedSum(objective).of(many, 10.0), ClippedSum(objective).of(single, 10.0)
+    many = Batch(one.records.expand(1, 5, *shape), present, one.draws.expand(1, 5, -1))
+    single = Batch(one.records, torch.ones(1, 1, dtype=torch.bool), one.draws)
+    left, right = summed(objective, many, 10.0), summed(objective, single, 10.0)
     assert (left - right).norm() <= 1e-5 * right.norm()
 
 
@@ -171,8 +186,8 @@ def test_the_step_divides_by_the_public_floor_whatever_the_number_of_subjects() 
         private_steps(objective, few, spec_of(), PLAIN, 100, sampler=Fixed(), noise=SeededNoise(5))
         moves.append(before - torch.cat([p.detach().flatten() for p in objective.parameters()]))
     assert torch.equal(moves[0], moves[1])
-    noise = torch.from_numpy(SeededNoise(5).normal(len(moves[0])))
-    assert torch.allclose(moves[0].double(), noise / (0.5 * 100), atol=1e-7)
+    noise = torch.from_numpy(SeededNoise(5).normal(len(moves[0]))) * (1 + SLACK)
+    assert torch.allclose(moves[0].double(), noise / (0.5 * 100), atol=1e-5)
 
 
 def test_an_empty_draw_still_adds_noise_of_the_right_size() -> None:
@@ -258,33 +273,26 @@ def test_modules_that_mix_records_or_draw_for_themselves_are_refused(part: nn.Mo
     assert to_bytes(arrays_of(objective)) == before
 
 
-class Detached(torch.autograd.Function):
-    """A layer whose gradient rule under vmap is wrong: what a bad kernel would do."""
+class WrongInCompany(torch.autograd.Function):
+    """A layer whose gradient is wrong for many rows: what a bad kernel would do."""
 
     @staticmethod
-    def forward(x: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.many = len(x) > 2
         return x.clone()
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        pass
-
-    @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return gradient
-
-    @staticmethod
-    def vmap(info: Any, in_dims: Any, x: Tensor) -> tuple[Tensor, Any]:
-        return x.detach() * 1.5, in_dims[0]
+        return gradient * 1.5 if ctx.many else gradient
 
 
 def test_a_wrong_gradient_is_caught_before_the_first_step() -> None:
     objective, shape = tables()
     batch = batch_of(objective, shape, 6, 2)
-    check_canaries(objective, batch)
+    check_canaries(objective, engine()(objective), batch, 1.0)
     layers: Any = objective.encoder.layers
     right = layers.forward
-    layers.forward = lambda x: Detached.apply(right(x))
+    layers.forward = lambda x: WrongInCompany.apply(right(x))
     before = to_bytes(arrays_of(objective))
     data = Held(batch.records, torch.ones_like(batch.present))
     with pytest.raises(BractError) as caught:

@@ -9,7 +9,7 @@ from bract.digest import digest
 from bract.encoders.build import build
 from bract.encoders.spec import TableSpec, ViTSpec
 from bract.encoders.vit import ViTEncoder
-from bract.encoders.weights import arrays_of, layout, put_arrays
+from bract.encoders.weights import arrays_of, fill, layout, put_arrays
 from bract.errors import BAD_ARRAYS, MALFORMED, BractError
 from bract.tables import schema
 
@@ -68,6 +68,21 @@ def test_arrays_of_another_encoder_are_refused_and_change_nothing() -> None:
         put_arrays(encoder, other)
     assert caught.value.code == BAD_ARRAYS
     assert to_bytes(arrays_of(encoder)) == before
+
+
+def test_what_is_not_trained_is_neither_filled_nor_sent_nor_overwritten() -> None:
+    encoder = build(TABLE, 0)
+    name, frozen = next(iter(encoder.named_parameters()))
+    frozen.requires_grad = False
+    before = frozen.clone()
+    fill(encoder, 1)
+    assert torch.equal(frozen, before)
+    assert name not in layout(encoder)
+    carried = arrays_of(encoder)
+    assert carried.keys() == layout(encoder).keys()
+    put_arrays(encoder, {key: array + 1 for key, array in carried.items()})
+    assert torch.equal(frozen, before)
+    assert all((arrays_of(encoder)[key] == carried[key] + 1).all() for key in carried)
 
 
 def test_positions_are_fixed_and_do_not_travel() -> None:

@@ -17,10 +17,12 @@ from bract.privacy.accounting import (
     epsilon_prv,
     epsilon_rdp,
     rdp_curve,
+    rounded_up,
 )
 from bract.privacy.spec import Mechanism
 
 GRID = [(1.0, 0.01, 2000), (0.9, 0.04, 200), (1.2, 0.1, 50), (2.0, 0.05, 1000)]
+WIDER = [*GRID, (0.7, 0.002, 5000), (6.0, 1.0, 10)]
 MECHANISMS = st.builds(
     Mechanism,
     noise_multiplier=st.floats(0.6, 4),
@@ -29,12 +31,33 @@ MECHANISMS = st.builds(
 )
 
 
-@pytest.mark.parametrize(("sigma", "rate", "steps"), GRID)
+@pytest.mark.parametrize(("sigma", "rate", "steps"), WIDER)
 def test_the_three_accountants_agree(sigma: float, rate: float, steps: int) -> None:
     mechanism = Mechanism(sigma, rate, steps)
     reported = epsilon([mechanism], 1e-6)
     assert abs(reported - epsilon_prv([mechanism], 1e-6)) < 0.05
     assert reported <= epsilon_rdp([mechanism], 1e-6)
+
+
+def test_the_published_example_costs_what_both_accountants_said() -> None:
+    """q = 0.01, 2,000 steps, σ = 1, δ = 1e-6: PRV 2.97 and RDP 3.25."""
+    mechanism = [Mechanism(1.0, 0.01, 2000)]
+    assert round(epsilon_prv(mechanism, 1e-6), 2) == 2.97
+    assert round(epsilon_rdp(mechanism, 1e-6), 2) == 3.25
+    assert 2.95 < epsilon(mechanism, 1e-6) < 2.97
+
+
+@settings(max_examples=40, deadline=None)
+@given(MECHANISMS)
+def test_a_curve_grows_with_its_order(mechanism: Mechanism) -> None:
+    curve = rdp_curve(mechanism)
+    assert all(lower <= higher for lower, higher in pairwise(curve))
+
+
+def test_an_epsilon_is_shown_rounded_up() -> None:
+    assert rounded_up(2.00001) == 2.0001
+    assert rounded_up(2.0) == 2.0
+    assert rounded_up(0.0) == 0.0
 
 
 @pytest.mark.parametrize(("sigma", "rate", "steps"), GRID)

@@ -1,0 +1,87 @@
+"""A person learns in which rounds they were, and what that cost them over all data sets of the site."""
+
+import json
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from bract.privacy.accounting import rounded_up
+from bract.privacy.events import epsilon_of_events, mechanism_of
+from bract.value import digest_value
+from bract_client.cli.main import app
+from bract_client.home import create, open_home
+from bract_client.site import open_registry
+from tests.client.site_world import HOUR, PRETRAINING, T0, add_table, campaign, persons, write_table
+
+DAY = timedelta(days=1)
+
+
+def run(*arguments: str) -> str:
+    done = CliRunner().invoke(app, arguments)
+    if done.exception is not None:
+        raise done.exception
+    return done.stdout
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    """Of P-0 to P-3, the first two are in both data sets; each had one round."""
+    folder = tmp_path / "clinic"
+    create(folder, name="clinic")
+    registry = open_registry(open_home(folder))
+    for name, count in (("adult", 4), ("census", 2)):
+        add_table(registry, write_table(tmp_path / f"{name}.parquet", persons(count)), name)
+        registry.ingest(name, T0)
+        plan = campaign(dataset=name)
+        registry.clearance(plan, 1, registry.freeze(name, PRETRAINING, T0), DAY, 1, T0)
+        registry.reserve(digest_value(plan), 1, name, plan.privacy.mechanism, T0, HOUR)
+    return folder
+
+
+def told(site: Path, person: str, *more: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(run("subject", "rounds", person, "--site", str(site), "--json", *more))
+    return found
+
+
+def test_the_spend_of_all_rounds_stands_beside_them_with_its_events(site: Path) -> None:
+    found = told(site, "P-0")
+    spent = found["spent"]
+    assert [(part["dataset"], part["held"]) for part in found["rounds"]] == [("adult", True), ("census", True)]
+    assert (spent["unit"], spent["adjacency"], spent["delta"]) == ("subject", "add-or-remove-one", 1e-6)
+    assert spent["rounds"] == len(spent["events"]) == 2
+    assert spent["epsilon"] == rounded_up(epsilon_of_events(spent["events"], 1e-6))
+    assert spent["epsilon_left"] == 8.0 - spent["epsilon"]
+    assert {mechanism_of(part["event"]) for part in found["rounds"]} == {campaign().privacy.mechanism}
+    assert spent["epsilon"] > told(site, "P-3")["spent"]["epsilon"] > 0
+
+
+def test_the_other_accountants_agree_when_asked(site: Path) -> None:
+    spent = told(site, "P-0", "--cross-check")["spent"]
+    assert abs(spent["epsilon"] - spent["epsilon_prv"]) < 0.05
+    assert spent["epsilon"] <= spent["epsilon_rdp"]
+
+
+def test_people_read_it_as_tables(site: Path) -> None:
+    shown = run("subject", "rounds", "P-0", "--site", str(site))
+    assert "census" in shown
+    assert f"{told(site, 'P-0')['spent']['epsilon']:.3f}" in shown
+
+
+def test_who_was_in_no_round_has_spent_nothing(site: Path) -> None:
+    registry = open_registry(open_home(site))
+    path = write_table(site / "late.parquet", persons(9))
+    add_table(registry, path, "late")
+    registry.ingest("late", T0 + DAY)
+    spent = told(site, "P-8")["spent"]
+    assert (spent["epsilon"], spent["delta"], spent["epsilon_left"], spent["events"]) == (0.0, None, None, [])
+    assert "nothing is spent" in run("subject", "rounds", "P-8", "--site", str(site))
+
+
+def test_the_ledger_tells_the_events_of_its_epsilon(site: Path) -> None:
+    rows = json.loads(run("ledger", "--site", str(site), "--json"))
+    assert [row["dataset"] for row in rows] == ["adult", "census"]
+    for row in rows:
+        assert row["epsilon"] == rounded_up(epsilon_of_events(row["events"], row["delta"]))
