@@ -27,6 +27,8 @@ from bract.objectives.objective import GroupObjective, MomentObjective, Objectiv
 from bract.plan import LocalOptimizer
 from bract.privacy.spec import PrivacySpec
 
+_BLOCK = 1 << 16  # numbers in float64 at a time: half a megabyte stays in the cache
+
 
 class SubjectRecords(Protocol):
     """The admitted subjects of one site, and at most m records of each at a time."""
@@ -146,10 +148,16 @@ class _Run:
 
     def _noised(self, exact: Tensor | None, parameter: Tensor, denominator: float) -> Tensor:
         """The sum (zero in an empty step) with noise, over its denominator; float64 until the noise is in."""
-        shape, device = parameter.shape, parameter.device
-        total = torch.zeros(shape, dtype=torch.float64, device=device) if exact is None else exact.double().contiguous()
-        self.noise.add_to(total, self.scales.gradient)
-        return total.div_(denominator).to(parameter.dtype)
+        noised = torch.empty_like(parameter, memory_format=torch.contiguous_format).view(-1)
+        flat = None if exact is None else exact.reshape(-1)
+        for start in range(0, len(noised), _BLOCK):
+            part = noised[start : start + _BLOCK]
+            total = (
+                torch.zeros_like(part, dtype=torch.float64) if flat is None else flat[start : start + _BLOCK].double()
+            )
+            self.noise.add_to(total, self.scales.gradient)
+            part.copy_(total.div_(denominator))
+        return noised.view(parameter.shape)
 
     def _release_moment(self, objective: MomentObjective, batch: Batch | None) -> None:
         """The mean of the statistic with its own noise, over the public denominator."""

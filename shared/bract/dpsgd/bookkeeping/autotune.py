@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from bract.dpsgd.bookkeeping.convolution import ROUTES, Convolution, row_gradients
-from bract.dpsgd.bookkeeping.layer import Layer
-from bract.dpsgd.bookkeeping.linear import Linear, gram_norms, widened
+from bract.dpsgd.bookkeeping.layer import Layer, square_norms
+from bract.dpsgd.bookkeeping.linear import Linear, gram_norms, unit_gradients, widened
 
 log = logging.getLogger("bract.dpsgd")
 
@@ -67,8 +67,8 @@ def _linear_saving(layer: Linear, units: int) -> float:
         total.addmm_((widened(g)).flatten(0, 1).T, (widened(x) * factors[:, None, None]).flatten(0, 1))
 
     def direct() -> None:
-        each = torch.bmm(g.transpose(1, 2), x)
-        torch.linalg.vector_norm(each.flatten(1), dim=1)
+        each = unit_gradients(x, g)
+        square_norms(each)
         total.view(-1).addmv_(each.flatten(1).T.to(total.dtype), factors.to(total.dtype))
 
     return _seconds(ghost, form.device) - _seconds(direct, form.device)

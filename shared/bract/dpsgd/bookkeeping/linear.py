@@ -4,7 +4,7 @@ A unit's gradient of W is Σ_t g_t x_tᵀ over its T positions. Two routes to it
 
     ghost    ‖Σ_t g_t x_tᵀ‖² = Σ_ts (x_t·x_s)(g_t·g_s), and +1 in the first factor for the bias [Goodfellow 2015, 1510.01799;
              Li et al. 2022, 2110.05679]. Keeps x and g, which training without privacy has in memory at some time too.
-    direct   the gradient itself, (p, d) a unit. Keeps it in their place.
+    direct   the gradient itself, p·d numbers a unit. Keeps it in their place.
 
 Rounding of the ghost route. Inner products of length d are within γ_d‖x_t‖‖x_s‖ of the truth, γ_d = d·u/(1 − d·u), for any
 order of summation [Higham 2002, §3.1]; products of two of them within (γ_d + γ_p + γ_d·γ_p)·‖x_t‖‖x_s‖‖g_t‖‖g_s‖; their sum
@@ -36,12 +36,12 @@ class Linear(Layer):
         self.route = "ghost" if 2 * self.positions**2 <= self.width * outputs else "direct"
 
     def taps(self, units: int) -> tuple[Tensor, ...]:
-        """Ghost: x (n, T, d) and g (n, T, p). Direct: gradients (n, p, d) and (n, p)."""
+        """Ghost: x (n, T, d) and g (n, T, p). Direct: gradients, their longer side last, and (n, p)."""
         form = self.inputs
         if self.route == "ghost":
             shapes: list[tuple[int, ...]] = [(units, self.positions, size) for size in (self.width, self.outputs)]
         else:
-            shapes = [(units, self.outputs, self.width), (units, self.outputs)]
+            shapes = [(units, *sorted((self.outputs, self.width))), (units, self.outputs)]
         kept = shapes if self.route == "ghost" or self.biased else shapes[:1]
         return tuple(tap(shape, form.dtype, form.device) for shape in kept)
 
@@ -71,7 +71,10 @@ class Linear(Layer):
         total = totals[self.names[0]]
         total = total.view(self.outputs, self.width)
         if self.route == "direct":
-            total.view(-1).addmv_(kept[0].flatten(1).to(total.dtype).T, factors.to(total.dtype))
+            if self.outputs > self.width:
+                total = total.T
+            summed = torch.mv(kept[0].flatten(1).to(total.dtype).T, factors.to(total.dtype))
+            total.add_(summed.view(total.shape))
             if self.biased:
                 totals[self.names[1]].addmv_(kept[1].to(total.dtype).T, factors.to(total.dtype))
             return
@@ -113,7 +116,12 @@ class _Linear(Function):
         x, g = x.reshape(ctx.units, -1, x.shape[-1]), g.reshape(ctx.units, -1, g.shape[-1])
         if ctx.ghost:
             return back, None, None, x, g, None, None
-        return back, None, None, torch.bmm(g.transpose(1, 2), x), g.sum(1) if ctx.both else None, None, None
+        return back, None, None, unit_gradients(x, g), g.sum(1) if ctx.both else None, None, None
+
+
+def unit_gradients(x: Tensor, g: Tensor) -> Tensor:
+    """Σ_t g_t x_tᵀ of each unit, with the longer side last (n, min(p, d), max(p, d)), which is quicker to make."""
+    return torch.bmm(x.transpose(1, 2), g) if g.shape[2] > x.shape[2] else torch.bmm(g.transpose(1, 2), x)
 
 
 def gram_norms(x: Tensor, g: Tensor, *, biased: bool) -> tuple[Tensor, Tensor]:
