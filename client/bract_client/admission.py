@@ -64,7 +64,7 @@ class AdmittedDataset:
 
         Args:
             indices: positions of n subjects.
-            generator: which records of a subject with more than m; not part of the privacy guarantee.
+            generator: which records of a subject with more than m.
 
         Returns:
             float32 (n, m, …), zeros where there is none, and bool (n, m): which are there.

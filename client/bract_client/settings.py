@@ -26,7 +26,8 @@ class SiteSettings:
         runtime_port: where the site's own executor meets `flower-supernode`, on this machine only.
         database: SQLAlchemy URL of the site's registry; None is the SQLite file in the folder.
         threads: processor threads that training may use.
-        engine: how clipped sums are computed; all three give the same numbers (`bract.dpsgd.clipper`).
+        engine: how clipped sums are computed (`bract.dpsgd.clipper`). Certificates are made with `bract`, the others are
+            slower references.
         policy: what the site agrees to run.
     """
 

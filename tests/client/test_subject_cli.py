@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from bract.privacy.accounting import rounded_up
 from bract.privacy.events import epsilon_of_events, mechanism_of
 from bract.value import digest_value
+from bract_client.audits import AuditRecord, keep
 from bract_client.cli.main import app
 from bract_client.home import create, open_home
 from bract_client.site import open_registry
@@ -85,3 +86,15 @@ def test_the_ledger_tells_the_events_of_its_epsilon(site: Path) -> None:
     assert [row["dataset"] for row in rows] == ["adult", "census"]
     for row in rows:
         assert row["epsilon"] == rounded_up(epsilon_of_events(row["events"], row["delta"]))
+
+
+def test_an_audit_of_the_same_mechanism_stands_beside_every_epsilon(site: Path) -> None:
+    assert "no audit" in run("ledger", "--site", str(site))
+    assert told(site, "P-0")["spent"]["audit_lower_bound"] is None
+    mechanism = campaign().privacy.mechanism
+    found = AuditRecord(mechanism, 1.0, 1e-5, "masked-table", "bract", 3.0, 0.71, 0.95, 100, 50, 40, 2.0, True, T0)
+    keep(open_home(site), found)
+    assert {row["audit_lower_bound"] for row in json.loads(run("ledger", "--site", str(site), "--json"))} == {0.71}
+    assert told(site, "P-0")["spent"]["audit_lower_bound"] == 0.71
+    assert "0.710 (95%)" in run("ledger", "--site", str(site))
+    assert "0.710 (95%)" in run("subject", "rounds", "P-0", "--site", str(site))

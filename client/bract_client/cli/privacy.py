@@ -1,6 +1,6 @@
 """`bract-site ledger`, `receipts` and `log`: what was spent, what the hub confirmed, and the proof of both."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +14,7 @@ from bract.receipt import RoundReceipt
 from bract.value import decode, plain
 from bract_client.audits import audit_bound
 from bract_client.cli.options import AsJson, SiteFolder
-from bract_client.home import open_home
+from bract_client.home import SiteHome, open_home
 from bract_client.site import open_registry
 
 log = typer.Typer(help="The site's tamper-evident log.", no_args_is_help=True, rich_markup_mode=None)
@@ -27,11 +27,27 @@ Accountant = Callable[[Iterable[Mechanism], float], float]
 EPSILONS = {"epsilon": "ε (PLD)", "epsilon_prv": "ε (PRV)", "epsilon_rdp": "ε (RDP)"}
 
 
+AUDIT = "ε by audit at least"
+
+
 def accountants(cross_check: bool) -> dict[str, Accountant]:
     """Who computes an ε, by the name of the field that it goes into; `epsilon` is the one that counts."""
     reported: dict[str, Accountant] = {"epsilon": epsilon}
     others: dict[str, Accountant] = {"epsilon_prv": epsilon_prv, "epsilon_rdp": epsilon_rdp}
     return reported | others if cross_check else reported
+
+
+def audit_fields(home: SiteHome, mechanisms: Sequence[Mechanism], delta: float) -> dict[str, float | None]:
+    """What an audit on this machine found for these mechanisms: a lower bound on their ε, and its confidence."""
+    found = audit_bound(home, *mechanisms, delta=delta)
+    bound, confidence = (None, None) if found is None else (found.lower_bound, found.confidence)
+    return {"audit_lower_bound": bound, "audit_confidence": confidence}
+
+
+def audit_cell(fields: Mapping[str, Any]) -> str:
+    """The same for people."""
+    bound = fields["audit_lower_bound"]
+    return "no audit" if bound is None else f"{bound:.3f} ({fields['audit_confidence']:.0%})"
 
 
 def ledger(cross_check: CrossCheck = False, site: SiteFolder = Path(), as_json: AsJson = False) -> None:
@@ -41,7 +57,6 @@ def ledger(cross_check: CrossCheck = False, site: SiteFolder = Path(), as_json: 
     home = open_home(site)
     for account in open_registry(home).accounts():
         spent = account.spent
-        audit = audit_bound(home, *spent, delta=account.delta)
         rows.append(
             {
                 "dataset": account.dataset,
@@ -49,8 +64,7 @@ def ledger(cross_check: CrossCheck = False, site: SiteFolder = Path(), as_json: 
                 "adjacency": "add-or-remove-one",
                 "delta": account.delta,
                 **{name: rounded_up(cost(spent, account.delta)) for name, cost in asked.items()},
-                "audit_lower_bound": None if audit is None else audit.lower_bound,
-                "audit_confidence": None if audit is None else audit.confidence,
+                **audit_fields(home, spent, account.delta),
                 "epsilon_cap": account.cap_epsilon,
                 "rounds": len(spent),
                 "events": [dp_event(mechanism) for mechanism in spent],
@@ -59,13 +73,13 @@ def ledger(cross_check: CrossCheck = False, site: SiteFolder = Path(), as_json: 
     if as_json:
         console.emit(rows)
         return
-    columns = ("data set", "rounds", *(EPSILONS[name] for name in asked), "audit: ε ≥", "cap", "δ")
+    columns = ("data set", "rounds", *(EPSILONS[name] for name in asked), AUDIT, "cap", "δ")
     cells = [
         (
             r["dataset"],
             r["rounds"],
             *(f"{r[name]:.3f}" for name in asked),
-            "not run" if r["audit_lower_bound"] is None else f"{r['audit_lower_bound']:.3f}",
+            audit_cell(r),
             r["epsilon_cap"],
             f"{r['delta']:g}",
         )

@@ -10,7 +10,7 @@ from bract.consent import Decision, Purpose
 from bract.privacy.accounting import rounded_up
 from bract.privacy.events import dp_event
 from bract_client.cli.options import AsJson, SiteFolder, now
-from bract_client.cli.privacy import EPSILONS, CrossCheck, accountants
+from bract_client.cli.privacy import AUDIT, EPSILONS, CrossCheck, accountants, audit_cell, audit_fields
 from bract_client.home import open_home
 from bract_client.registry.questions import Part, spend
 from bract_client.site import open_registry
@@ -61,10 +61,12 @@ def rounds(
 
     A round counts as it was reserved, whatever came of it; all data sets and campaigns of the site are composed.
     """
-    registry = open_registry(open_home(site))
+    home = open_home(site)
+    registry = open_registry(home)
     parts = registry.parts(subject_id)
     spent = spend(parts, registry.accounts())
     delta = spent.delta
+    audit = audit_fields(home, spent.mechanisms, 1.0 if delta is None else delta)
     costs = {
         name: 0.0 if delta is None else rounded_up(cost(spent.mechanisms, delta))
         for name, cost in accountants(cross_check).items()
@@ -76,6 +78,7 @@ def rounds(
             "adjacency": "add-or-remove-one",
             "delta": delta,
             **costs,
+            **audit,
             "epsilon_cap": spent.cap_epsilon,
             "epsilon_left": left,
             "rounds": len(spent.mechanisms),
@@ -89,8 +92,9 @@ def rounds(
     if delta is None or left is None:
         console.out.print("No round held a record of this person: nothing is spent.")
         return
-    names = (*(EPSILONS[name] for name in costs), "rounds", "least cap", "left", "δ")
-    cells = (*(f"{cost:.3f}" for cost in costs.values()), len(spent.mechanisms), spent.cap_epsilon, f"{left:.3f}")
+    names = (*(EPSILONS[name] for name in costs), AUDIT, "rounds", "least cap", "left", "δ")
+    figures = (*(f"{cost:.3f}" for cost in costs.values()), audit_cell(audit))
+    cells = (*figures, len(spent.mechanisms), spent.cap_epsilon, f"{left:.3f}")
     title = "this person's privacy (unit: subject; add or remove one)"
     console.out.print(console.table(title, names, [(*cells, f"{delta:g}")]))
 

@@ -47,7 +47,8 @@ class Spend:
 
     Attributes:
         mechanisms: one a round.
-        delta: the largest δ of the accounts that were charged, None without a round.
+        delta: the least δ of the accounts that were charged, so that ε is no smaller than any of them would say; None
+            without a round.
         cap_epsilon: the least of their caps, None without a round.
     """
 
@@ -63,7 +64,7 @@ def spend(parts: Iterable[Part], accounts: Iterable[Account]) -> Spend:
     concerned = [account for account in accounts if account.dataset in charged]
     return Spend(
         tuple(part.reserved for part in rounds.values() if part.reserved is not None),
-        max((account.delta for account in concerned), default=None),
+        min((account.delta for account in concerned), default=None),
         min((account.cap_epsilon for account in concerned), default=None),
     )
 

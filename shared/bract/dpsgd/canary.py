@@ -33,7 +33,10 @@ def check_canaries(objective: Objective, clipper: Clipper, like: Batch, clip: fl
     batch = synthetic(objective, like)
     alone = [explicit_gradient(objective, batch.part(position, 1)) for position in range(len(batch))]
     norms = [_norm(list(gradient.values())) for gradient in alone]
-    middle = sorted(norm for norm in norms if math.isfinite(norm))[len(norms) // 2 - 1]
+    finite = sorted(norm for norm in norms if math.isfinite(norm))
+    if len(finite) < len(norms):
+        raise BractError(CANARY, "the gradients of invented subjects are not finite")
+    middle = finite[len(finite) // 2 - 1]
     for bound in {clip, max(middle, 1e-12)}:
         found = clipper.clipped_sum(batch, bound).gradients
         factors = [min(1.0, bound / max(norm, 1e-30)) for norm in norms]

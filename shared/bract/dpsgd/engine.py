@@ -16,12 +16,13 @@ from torch import Tensor
 
 from bract.dpsgd.canary import check_canaries
 from bract.dpsgd.clipper import Clipper, Engine, engine, trained
+from bract.dpsgd.draws import rekey
 from bract.dpsgd.grouping import grouped, groups
 from bract.dpsgd.moments import moment_sum
 from bract.dpsgd.noise import NoiseSource
 from bract.dpsgd.sampler import Sampler
 from bract.dpsgd.scales import Scales, scales
-from bract.errors import LATE, BractError
+from bract.errors import LATE, MALFORMED, BractError
 from bract.objectives.batch import Batch
 from bract.objectives.objective import GroupObjective, MomentObjective, Objective
 from bract.plan import LocalOptimizer
@@ -112,15 +113,17 @@ class _Run:
         self.expected = privacy.sampling_rate * subjects_floor
         self.groups = 0
         if isinstance(objective, GroupObjective):
+            if privacy.records_per_subject != 1 or privacy.views_per_record != 1:
+                raise BractError(MALFORMED, "privacy: an objective over groups takes one record and one view a subject")
             self.groups = groups(privacy.sampling_rate, subjects_floor, objective.group_size)
-        seed = int(sampler.uniforms(1)[0] * 2**53)
-        self.generator = torch.Generator().manual_seed(seed)
+        self.generator = torch.Generator()
         self.device = next(objective.parameters()).device
         self.dropped = 0
         self._checked = False
 
     def draw(self, subjects: SubjectRecords) -> Batch | None:
         """The units of one step, None when the coins chose nobody."""
+        rekey(self.generator, self.sampler)
         chosen = self.sampler.draw(len(subjects), self.privacy.sampling_rate)
         if len(chosen) == 0:
             return None

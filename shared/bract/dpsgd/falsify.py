@@ -27,7 +27,10 @@ from bract.objectives.objective import Objective
 from bract.objectives.spec import CATALOGUE
 
 _PACKAGE = Path(bract.__file__).parent
-_ENGINE = ("canary", "clipper", "engine", "grouping", "modules", "moments", "scales")
+_ENGINE = (
+    *("canary", "clipper", "draws", "engine", "grouping", "keystream"),
+    *("modules", "moments", "noise", "sampler", "scales", "vmap"),
+)
 _PARTS = ("bract.encoders.", "bract.objectives.")
 _VALUES = ("spec", "build", "certificate")
 

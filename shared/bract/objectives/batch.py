@@ -7,6 +7,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from bract.errors import NO_CERTIFICATE, BractError
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -31,7 +33,13 @@ class Batch:
         return self.records.flatten(0, 1), self.draws.flatten(0, 1)
 
     def mean(self, losses: Tensor) -> Tensor:
-        """The mean over each unit's records that are there (n,) of losses (n·m,); zero for a unit that has none."""
+        """The mean over each unit's records that are there (n,) of losses (n·m,); zero for a unit that has none.
+
+        Raises:
+            BractError: `no-certificate`, when there is not one loss a record.
+        """
+        if losses.numel() != self.present.numel():
+            raise BractError(NO_CERTIFICATE, f"losses of shape {tuple(losses.shape)} are not one a record")
         there = self.present.to(losses.dtype)
         return (losses.reshape(there.shape) * there).sum(1) / there.sum(1).clamp(min=1)
 

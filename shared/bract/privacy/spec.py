@@ -31,7 +31,7 @@ class PrivacySpec:
     """The private step of one round at one site.
 
     Attributes:
-        clip: L2 bound C of one subject's gradient.
+        clip: L2 bound C of one subject's gradient; below a thousandth, float32 leaves too little room for proofs.
         noise_multiplier: σ; the noise on the sum has standard deviation σ·C in each coordinate.
         sampling_rate: q, the public probability with which each subject joins a step.
         steps: private steps in one round.
@@ -40,7 +40,7 @@ class PrivacySpec:
         views_per_record: K; the loss of a record is the mean over K independent draws. It costs time, not privacy.
     """
 
-    clip: Annotated[float, Field(gt=0, le=1e6)]
+    clip: Annotated[float, Field(ge=1e-3, le=1e6)]
     noise_multiplier: Annotated[float, Field(gt=0, le=1e6)]
     sampling_rate: Annotated[float, Field(gt=0, le=1)]
     steps: Annotated[int, Field(ge=1, le=1_000_000)]

@@ -9,10 +9,11 @@ What holds for the sum that is returned, however badly a unit's numbers behave:
     bound        ‖factor_i · gradient_i‖ ≤ C·(1 + `slack`) in exact arithmetic on the values that are kept. A norm is used as
                  computed if rounding can have lowered its square by at most a part of `slack`, and else its upper bound
                  (`linear` has the proof). Sums of squares are exact to about 10⁻⁴ of themselves and within `slack`.
-    not finite   a unit whose norm is not finite has factor zero and what is kept of it is set to zero before it meets others:
-                 it adds nothing, and a unit that adds nothing keeps every bound. No layer of ours mixes rows in the forward
-                 pass, so its numbers are in its own rows only. Whether a unit is finite depends on that unit alone.
-    not covered  the rounding of the sum over units itself (float32, relative 2⁻²⁴), as in every floating-point DP-SGD.
+    not finite   a unit whose norm is not finite (or that has a row above 2³⁰, `linear.LARGEST`) has factor zero, and what is
+                 kept of it is set to zero before it meets others: it adds nothing, and so keeps every bound. No layer of
+                 ours mixes rows in the forward pass, so a unit's numbers are in its own rows only.
+    not covered  the rounding of sums over units: float32 within a physical batch, float64 across them, so about
+                 n·C·2⁻²⁴ when a unit shifts all others by a place; and kernels that round a row otherwise in other company.
 
 Fails closed: an operation without a rule, a layer used twice, a parameter without a gradient, a tensor whose leading axis is
 not the batch, a loss that is not one number a unit: each is refused with the parameter's name before a step is taken.
@@ -81,7 +82,7 @@ class BookKeeping:
 
     def clipped_sum(self, batch: Batch, clip: float) -> ClippedSum:
         """See `Clipper`."""
-        totals = self.totals()
+        whole: dict[str, Tensor] = {}
         dropped, start = 0, 0
         while start < len(batch):
             part = batch.part(start, min(self.physical, _rounded(len(batch) - start, self.physical))).to(self._device)
@@ -94,32 +95,50 @@ class BookKeeping:
                     raise
                 self.physical = max(1, self.physical // 2)
                 continue
-            dropped += self._add(tape, kept, norms.where(part.present.any(1), 0.0), clip, totals)
+            totals = self.totals()
+            dropped += self._add(tape, kept, norms, clip, totals, ~part.present.any(1))
             start += len(part)
-        return ClippedSum(tuple(totals.values()), dropped)
+            if start < len(batch) or whole:
+                whole = {name: total + whole.get(name, 0.0) for name, total in _double(totals).items()}
+        return ClippedSum(tuple((whole or totals).values()), dropped)
 
     def totals(self) -> dict[str, Tensor]:
         """Zeros in the form of the parameters, at least float32."""
-        return {name: torch.zeros_like(p, dtype=_wide(p.dtype)) for name, p in self._parameters.items()}
+        return {
+            name: torch.zeros(p.shape, dtype=_wide(p.dtype), device=p.device) for name, p in self._parameters.items()
+        }
 
     @torch.no_grad()
-    def _add(self, tape: Tape, kept: Kept, norms: Tensor, clip: float, totals: dict[str, Tensor]) -> int:
+    def _add(
+        self,
+        tape: Tape,
+        kept: Kept,
+        norms: Tensor,
+        clip: float,
+        totals: dict[str, Tensor],
+        absent: Tensor | None = None,
+    ) -> int:
         """Add what is kept of one pass, clipped, to the totals; how many units were not finite.
 
         Args:
             tape: the pass.
             kept: what its layers kept; emptied.
-            norms: of the units; a unit of norm zero adds nothing.
+            norms: of the units.
             clip: C.
             totals: changed in place.
+            absent: units that only fill up the batch, and add nothing.
         """
+        absent = torch.zeros_like(norms, dtype=torch.bool) if absent is None else absent
         bad = ~torch.isfinite(norms)
-        dropped = int(bad.sum())
-        factors = torch.where(bad | (norms == 0), 0.0, clip / norms.clamp(min=clip))
-        for key in list(kept):
-            layer = tape.layers[key]
-            each = kept.pop(key)
-            layer.add(layer.clear(each, bad) if dropped else each, factors, totals)
+        dropped = int((bad & ~absent).sum())
+        without = bad | absent
+        factors = torch.where(without, 0.0, clip / norms.clamp(min=clip))
+        clear = bool(bad.any())
+        with _exact(self._device):
+            for key in list(kept):
+                layer = tape.layers[key]
+                each = kept.pop(key)
+                layer.add(layer.clear(each, without) if clear else each, factors, totals)
         return dropped
 
     def _pass(self, tape: Tape, batch: Batch) -> Kept:
@@ -131,8 +150,13 @@ class BookKeeping:
             if losses.shape != (len(batch),):
                 raise BractError(NO_CERTIFICATE, f"the loss has shape {tuple(losses.shape)}, not one value a unit")
             flat = [tap for each in taps.values() for tap in each]
-            found = iter(torch.autograd.grad(losses.sum(), flat, allow_unused=True))
+            asked = [*flat, *self._parameters.values()]
+            results = torch.autograd.grad(losses.sum(), asked, allow_unused=True)
         tape.taps = {}
+        for name, raw in zip(self._parameters, results[len(flat) :], strict=True):
+            if raw is not None:
+                raise BractError(NO_CERTIFICATE, f"{name}: it is used behind the engine's back")
+        found = iter(results)
         return self._kept({key: [next(found) for _ in each] for key, each in taps.items()})
 
     def _begin(self, tape: Tape, units: int) -> Mapping[Key, tuple[Tensor, ...]]:
@@ -166,6 +190,10 @@ class BookKeeping:
     @torch.no_grad()
     def _norms(self, tape: Tape, kept: Kept, units: int) -> Tensor:
         """Norms of the units' gradients (n,), or bounds from above where rounding leaves them open."""
+        with _exact(self._device):
+            return self._bounds(tape, kept, units)
+
+    def _bounds(self, tape: Tape, kept: Kept, units: int) -> Tensor:
         value = torch.zeros(units, dtype=torch.float64, device=self._device)
         error = torch.zeros_like(value)
         reaches: dict[str, tuple[Tensor, float]] = {}
@@ -278,6 +306,22 @@ class BookKeeping:
         finally:
             for home, key, parameter in places:
                 home[key] = parameter
+
+
+@contextmanager
+def _exact(device: torch.device) -> Iterator[None]:
+    """Products in full precision, whatever the caller allows: the error bounds of norms rest on it."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def _double(totals: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: total.double() for name, total in totals.items()}
 
 
 def _forms(layer: Layer) -> list[tuple[int, ...]]:

@@ -107,9 +107,9 @@ class StoredLayer(Layer):
     def add(self, kept: Sequence[Tensor], factors: Tensor, totals: Mapping[str, Tensor]) -> None:
         """A product of the factors with the matrix of gradients."""
         for name, each in zip(self.names, kept, strict=True):
-            rows = factors if len(each) == len(factors) else factors.repeat_interleave(len(each) // len(factors))
-            total = totals[name]
-            total.view(-1).addmv_(each.reshape(len(each), -1).to(total.dtype).T, rows.to(total.dtype))
+            total = totals[name].view(-1)
+            measured = over_rows(each, len(factors)).reshape(len(factors), -1)  # the very numbers whose norm was taken
+            total.addmv_(measured.to(total.dtype).T, factors.to(total.dtype))
 
 
 class RowsLayer(StoredLayer):

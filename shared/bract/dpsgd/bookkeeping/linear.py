@@ -12,6 +12,7 @@ is taken in float64. So the squared norm is within η·(Σ_t ‖x_t‖‖g_t‖)
 terms cancel, this can be more than the norm itself: the engine then uses the upper bound (`clipper`).
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,6 +22,13 @@ from torch.autograd import Function
 from torch.nn import functional
 
 from bract.dpsgd.bookkeeping.layer import ROUNDING, Form, Layer, Squares, square_norms, tap
+
+LARGEST = 2.0**30
+"""A unit with a row of activations or gradients above this norm counts as not finite.
+
+In float32 numbers below 2^-63 have no square. With rows of at most this norm, what is lost so is below 2^-33·T·√p of a
+unit's norm in absolute terms: far within the slack of the least clip that a `PrivacySpec` may have.
+"""
 
 _SPLIT = 128
 
@@ -62,8 +70,9 @@ class Linear(Layer):
             return Squares(torch.stack([square_norms(each) for each in kept]).sum(0))
         x, g = (widened(each) for each in kept)
         if self.positions == 1:
-            return Squares(one_position(x[:, 0], g[:, 0], biased=self.biased))
-        value, reach = gram_norms(x, g, biased=self.biased)
+            value, reach = one_position(x[:, 0], g[:, 0], biased=self.biased)
+        else:
+            value, reach = gram_norms(x, g, biased=self.biased)
         return Squares(value, reach, rounding(x.dtype, self.width + self.outputs))
 
     def add(self, kept: Sequence[Tensor], factors: Tensor, totals: Mapping[str, Tensor]) -> None:
@@ -135,8 +144,11 @@ def gram_norms(x: Tensor, g: Tensor, *, biased: bool) -> tuple[Tensor, Tensor]:
         second = torch.bmm(g, g.transpose(1, 2))
         if biased:
             first += 1.0
-        reach = (first.diagonal(dim1=1, dim2=2) * second.diagonal(dim1=1, dim2=2)).clamp(min=0).sqrt().sum(1)
-        return first.mul_(second).flatten(1).sum(1, dtype=torch.float64), reach
+        own, theirs = (each.diagonal(dim1=1, dim2=2).clamp(min=0) for each in (first, second))
+        reach = (own * theirs).sqrt().sum(1)
+        beyond = torch.maximum(own, theirs).amax(1) > LARGEST**2
+        value = first.mul_(second).flatten(1).sum(1, dtype=torch.float64)
+        return value.masked_fill(beyond, math.inf), reach
     half = positions // 2
     head, tail = (x[:, :half], g[:, :half]), (x[:, half:], g[:, half:])
     value, reach = gram_norms(*head, biased=biased)
@@ -148,9 +160,11 @@ def gram_norms(x: Tensor, g: Tensor, *, biased: bool) -> tuple[Tensor, Tensor]:
     return value + other + 2 * across, reach + beyond
 
 
-def one_position(x: Tensor, g: Tensor, *, biased: bool) -> Tensor:
-    """‖g xᵀ‖² (+ ‖g‖² for the bias) of rows (n, d) and (n, p): a product, where nothing can cancel."""
-    return (square_norms(x) + float(biased)) * square_norms(g)
+def one_position(x: Tensor, g: Tensor, *, biased: bool) -> tuple[Tensor, Tensor]:
+    """The same of rows (n, d) and (n, p): a product."""
+    own, theirs = square_norms(x) + float(biased), square_norms(g)
+    beyond = torch.maximum(own, theirs) > LARGEST**2
+    return (own * theirs).masked_fill(beyond, math.inf), (own * theirs).sqrt()
 
 
 def rounding(dtype: torch.dtype, lengths: int) -> float:
