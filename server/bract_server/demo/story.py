@@ -9,7 +9,7 @@ from typing import Any
 from bract import console
 from bract.errors import NOT_RUNNING, QUORUM, STATE, UNREACHABLE, BractError
 from bract.flower import Operator
-from bract.privacy.accounting import epsilon, epsilon_prv, epsilon_rdp
+from bract.privacy.accounting import epsilon, epsilon_prv, epsilon_rdp, rounded_up
 from bract_server import campaigns
 from bract_server.demo.plan import NAMES, demo_plan, site_settings
 from bract_server.demo.stage import HUB, SITE, Stage, command, each, free_ports, stage
@@ -274,9 +274,9 @@ def _privacy(story: Story) -> None:
         entry["epsilon"], entry["epsilon_cap"] = account["epsilon"], account["epsilon_cap"]
         costs = {
             "name": entry["name"],
-            "epsilon_pld": round(epsilon(spent, delta), 4),
-            "epsilon_prv": round(epsilon_prv(spent, delta), 4),
-            "epsilon_rdp": round(epsilon_rdp(spent, delta), 4),
+            "epsilon_pld": rounded_up(epsilon(spent, delta)),
+            "epsilon_prv": rounded_up(epsilon_prv(spent, delta)),
+            "epsilon_rdp": rounded_up(epsilon_rdp(spent, delta)),
             "epsilon_ledger": account["epsilon"],
         }
         story.told["privacy"]["sites"].append(costs)
