@@ -83,6 +83,7 @@ class BookKeeping:
     def clipped_sum(self, batch: Batch, clip: float) -> ClippedSum:
         """See `Clipper`."""
         whole: dict[str, Tensor] = {}
+        totals: dict[str, Tensor] = {}
         dropped, start = 0, 0
         while start < len(batch):
             part = batch.part(start, min(self.physical, _rounded(len(batch) - start, self.physical))).to(self._device)
@@ -100,7 +101,7 @@ class BookKeeping:
             start += len(part)
             if start < len(batch) or whole:
                 whole = {name: total + whole.get(name, 0.0) for name, total in _double(totals).items()}
-        return ClippedSum(tuple((whole or totals).values()), dropped)
+        return ClippedSum(tuple((whole or totals or self.totals()).values()), dropped)
 
     def totals(self) -> dict[str, Tensor]:
         """Zeros in the form of the parameters, at least float32."""
