@@ -1,0 +1,60 @@
+"""Encoder versions and lineage."""
+
+from datetime import datetime
+
+from sqlalchemy import (
+    CheckConstraint,
+    ForeignKey,
+    Integer,
+    String,
+    UniqueConstraint,
+)
+from sqlalchemy.orm import Mapped, mapped_column
+
+from bract.database import DigestText, Number
+from bract_server.registry.models.base import Base, CodeText
+
+
+class VersionRow(Base):
+    """An encoder version; `body` is the canonical JSON whose digest names it."""
+
+    __tablename__ = "encoder_version"
+    digest: Mapped[str] = mapped_column(DigestText, primary_key=True)
+    campaign: Mapped[str] = mapped_column(ForeignKey("campaign.digest"))
+    number: Mapped[int] = mapped_column(Integer)
+    parent: Mapped[str | None] = mapped_column(ForeignKey("encoder_version.digest"))
+    arrays: Mapped[str] = mapped_column(DigestText, index=True)
+    body: Mapped[bytes]
+    created_at: Mapped[datetime]
+    __table_args__ = (UniqueConstraint("campaign", "number"),)
+
+
+class ServerStateRow(Base):
+    """The server optimizer's state after a version was made, by the digest of its file."""
+
+    __tablename__ = "server_state"
+    version: Mapped[str] = mapped_column(ForeignKey("encoder_version.digest"), primary_key=True)
+    digest: Mapped[str] = mapped_column(DigestText)
+
+
+class NodeRow(Base):
+    """A node of lineage. `ref` is a version's or a round plan's digest, or `SITE/DIGEST` of a site's snapshot."""
+
+    __tablename__ = "lineage_node"
+    id: Mapped[int] = mapped_column(Number, primary_key=True)
+    kind: Mapped[str] = mapped_column(CodeText)
+    ref: Mapped[str] = mapped_column(String(160))
+    __table_args__ = (UniqueConstraint("kind", "ref"),)
+
+
+class EdgeRow(Base):
+    """`src` `relation` `dst`, in the words of W3C PROV; `dst` is always the older node."""
+
+    __tablename__ = "lineage_edge"
+    src: Mapped[int] = mapped_column(ForeignKey("lineage_node.id"), primary_key=True)
+    dst: Mapped[int] = mapped_column(ForeignKey("lineage_node.id"), primary_key=True, index=True)
+    relation: Mapped[str] = mapped_column(CodeText, primary_key=True)
+    __table_args__ = (
+        CheckConstraint("src > dst", name="no_circle"),
+        CheckConstraint("relation IN ('used', 'wasGeneratedBy', 'wasDerivedFrom')", name="prov"),
+    )
