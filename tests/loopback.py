@@ -7,8 +7,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from bract.digest import Digest, parse_digest
-from bract.errors import ALREADY_EXISTS, NO_CLEARANCE, UNKNOWN_SITE, BractError
+from bract.errors import ALREADY_EXISTS, NO_CLEARANCE, STATE, UNKNOWN_SITE, BractError
 from bract.files import read_private
+from bract.log.witness import Reply, Word
 from bract.signing import Envelope
 from bract_client import enrol as site_enrol
 from bract_client import home as site_home
@@ -72,11 +73,20 @@ class Book:
     def withdraw(self, site: str, envelope: Envelope, at: datetime) -> None:
         self.taken.append(("withdraw", site, envelope))
 
+    def relinquish(self, site: str, envelope: Envelope, at: datetime) -> None:
+        self.taken.append(("relinquish", site, envelope))
+
     def wanted(self, campaign: Digest, number: int) -> bool:
         return bool(campaign) and number == 1
 
     def receipts(self, site: str, after: int) -> list[tuple[int, bytes]]:
         return [(number, data) for number, data in self.issued if number > after]
+
+    def witness(self, site: str, word: Word, at: datetime) -> Reply:
+        raise BractError(STATE, "this hub keeps no log")
+
+    def check_fork(self, site: str) -> None:
+        self.calls.append(site)
 
     def may_get(self, site: str, digest: Digest, at: datetime) -> None:
         if site not in self.readable.get(parse_digest(digest), {site}):

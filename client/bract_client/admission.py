@@ -19,13 +19,13 @@ from torch import Tensor
 
 from bract.consent import RULE_DIGEST
 from bract.encoders.spec import EncoderSpec, TableSpec
-from bract.errors import MALFORMED, NO_ADMITTED, NO_CLEARANCE, STALE_CLEARANCE, BractError
+from bract.errors import MALFORMED, NO_ADMITTED, NO_CLEARANCE, NO_ENCODER, STALE_CLEARANCE, BractError
 from bract.plan import CampaignPlan, Place, RoundPlan
 from bract.update import Clearance
 from bract.value import digest_value
 from bract_client.registry.snapshots import Member
 from bract_client.registry.store import SiteRegistry
-from bract_client.sources.location import ImagesLocation, TableLocation, open_source
+from bract_client.sources.location import AnyLocation, FilesLocation, TableLocation, open_source
 
 
 class _Gate:
@@ -90,8 +90,8 @@ def admit(
 
     Raises:
         BractError: `no-clearance`, `stale-clearance` (see the module's rules); `too-few-subjects` below the policy's floor;
-            `malformed` when the encoder does not take the data set's records; `bad-record` when the source cannot be
-            read at all.
+            `malformed` when the encoder does not take the data set's records; `no-encoder` when none does; `bad-record`
+            when the source cannot be read at all.
     """
     place = _place(registry.site, plan, round_plan)
     clearance = registry.cleared(place.clearance, round_plan.campaign, round_plan.number)
@@ -130,7 +130,9 @@ def _live(clearance: Clearance, plan: CampaignPlan, at: datetime) -> None:
         raise BractError(STALE_CLEARANCE, "the clearance is not live")
 
 
-def _fits(location: TableLocation | ImagesLocation, encoder: EncoderSpec) -> None:
+def _fits(location: AnyLocation, encoder: EncoderSpec) -> None:
+    if isinstance(location, FilesLocation):
+        raise BractError(NO_ENCODER, "files of any kind are registered, but nothing reads them for training")
     if isinstance(location, TableLocation):
         fits = isinstance(encoder, TableSpec) and encoder.schema == location.schema
     else:

@@ -3,10 +3,18 @@
 from collections.abc import Callable
 from datetime import datetime
 
+from sqlalchemy.orm import Session
+
 from bract import checks
 from bract.checks import Check, guarded
+from bract.database import open_engine, reading
+from bract.errors import LOG_FORKED, BractError
+from bract.log import exchange, forks
+from bract.signing import verify_key
+from bract_client import disposal
 from bract_client.home import SiteHome
 from bract_client.hub import connect
+from bract_client.registry.models import LOG
 
 _ENROL = "`bract-site enrol-request`, have it approved, then `bract-site enrol BUNDLE`."
 
@@ -36,12 +44,30 @@ def examine(
         guarded("clock", lambda: _clock(home, clock)),
         guarded("disk", lambda: checks.disk_space(home.root)),
         guarded("database", lambda: checks.database(revision)),
+        guarded("retention", lambda: disposal.check(home, at)),
+        guarded("log", lambda: _log(home)),
     )
 
 
 def _enrolled(home: SiteHome) -> Check:
     bundle = home.bundle()
     return Check("enrolment", True, f"with the hub at {bundle.wire}, since {bundle.issued_at:%Y-%m-%d}")
+
+
+def _log(home: SiteHome) -> Check:
+    """That no fork stands, of the hub's log or of ours, and how far the hub has cosigned ours."""
+    if not home.bundle_file.exists() or (home.settings().database is None and not home.registry_db.exists()):
+        return Check("log", True, "nothing is witnessed yet")
+    engine = open_engine(home.database_url(), read_only=True)
+    try:
+        with Session(reading(engine)) as session:
+            found = forks.standing(session, LOG)
+            signed = exchange.cosigned(session, LOG, verify_key(home.bundle().hub_key))
+    finally:
+        engine.dispose()
+    if found:
+        raise BractError(LOG_FORKED, found[0].cause)
+    return Check("log", True, f"the hub has cosigned {signed} entries, no fork stands")
 
 
 def _clock(home: SiteHome, clock: Callable[[], datetime]) -> Check:

@@ -21,7 +21,7 @@ from pathlib import Path
 import httpx
 
 from bract.arrays import read_layout
-from bract.errors import SITE_FAILED, STATE, BractError
+from bract.errors import LOG_FORKED, NO_RESERVATION, SITE_FAILED, STATE, BractError
 from bract.files import read_private
 from bract.flower import ClientTask, TaskQueue, TaskType, bundle_files
 from bract.logs import start_logging
@@ -30,6 +30,7 @@ from bract.signing import Envelope, sign
 from bract.supervisor import Program, end, environment, python, spawn
 from bract.update import Contribution
 from bract.value import decode
+from bract_client import disposal
 from bract_client.home import SiteHome, open_home
 from bract_client.hub import HubClient, connect
 from bract_client.node import remember
@@ -107,10 +108,14 @@ def answer_proposals(site: Site, home: SiteHome, hub: HubClient) -> None:
     key = home.signing_key()
     while True:
         try:
+            watch_logs(site, hub)
             send_notices(site, home, hub)
+            send_relinquished(site, hub)
             for offer in hub.proposals(_PROPOSALS_WAIT_S):
                 try:
+                    site.registry.check_forks()
                     answer = site.answer(offer.proposal, offer.campaign, datetime.now(UTC))
+                    send_relinquished(site, hub)
                     hub.clear(answer.clearance)
                     hub.reserve(answer.reservation)
                 except BractError as error:
@@ -126,6 +131,27 @@ def answer_proposals(site: Site, home: SiteHome, hub: HubClient) -> None:
             time.sleep(_AFTER_ERROR_S)
 
 
+def watch_logs(site: Site, hub: HubClient) -> None:
+    """Hub and site witness each other's logs. That it fails keeps nobody from a round; a fork that it finds does."""
+    try:
+        every = timedelta(seconds=site.policy.notice_interval_s)
+        word = site.registry.word(site.hub_key, datetime.now(UTC), every=every)
+        if word is None:
+            return
+        try:
+            reply = hub.witness(word)
+            if not reply.cosignature and reply.remembered != word.shown.old:
+                word = site.registry.word(site.hub_key, datetime.now(UTC), reply.remembered, every=every) or word
+                reply = hub.witness(word)
+        except BractError as error:
+            if error.code == LOG_FORKED:
+                site.registry.disowned(datetime.now(UTC))
+            raise
+        site.registry.heed(reply, site.hub_key, datetime.now(UTC))
+    except BractError as error:
+        log.warning("logs are not witnessed: %s", error)
+
+
 def send_notices(site: Site, home: SiteHome, hub: HubClient) -> None:
     """Tell the hub about withdrawals, batched so that their time singles no one out."""
     notice = site.registry.take_notice(datetime.now(UTC), timedelta(seconds=site.policy.notice_interval_s))
@@ -134,12 +160,25 @@ def send_notices(site: Site, home: SiteHome, hub: HubClient) -> None:
         site.registry.mark_sent(notice.notice, datetime.now(UTC))
 
 
+def send_relinquished(site: Site, hub: HubClient) -> None:
+    """Tell the hub what was given back unused. It may know better: then both ledgers keep what each of them has."""
+    for statement in site.registry.relinquished():
+        try:
+            hub.relinquish(statement)
+        except BractError as error:
+            if error.code not in (STATE, NO_RESERVATION):
+                raise
+            log.warning("the hub does not give back what this site gave back: %s", error)
+        site.registry.mark_relinquished(statement.name, datetime.now(UTC))
+
+
 def run_round(site: Site, home: SiteHome, hub: HubClient, trainer: Trainer, task: ClientTask) -> bytes:
     """One round at this site: fetch, admit and train, seal, send. The signed contribution.
 
     Raises:
         BractError: why this site is out of the round.
     """
+    site.registry.check_forks()
     agreed = site.task(task.payload, bundle_files(task.bundle), datetime.now(UTC))
     arrays, update = home.outbox / agreed.plan.arrays, home.outbox / f"{agreed.sealed.name}.update"
     kept = site.registry.trained(agreed.plan.campaign, agreed.plan.number)
@@ -211,6 +250,7 @@ def main(argv: list[str]) -> int:
     """Serve until killed."""
     start_logging()
     home = open_home(Path(argv[0]))
+    disposal.start_daily(home)
     with connect(home, datetime.now(UTC)) as hub:
         site = open_site(home)
         site.registry.expire_reservations(datetime.now(UTC))

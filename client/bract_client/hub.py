@@ -19,6 +19,7 @@ from bract.digest import Digest
 from bract.errors import CONCURRENT, DIGEST_MISMATCH, UNREACHABLE, BractError
 from bract.files import read_private
 from bract.identity import check_time, load_certificate
+from bract.log.witness import Reply, Word
 from bract.signing import Envelope, parse_envelope
 from bract.value import utc
 from bract.wire import hub_pb2 as pb
@@ -26,6 +27,7 @@ from bract.wire.channel import ARRAYS, CLIENT_OPTIONS, unary_call
 from bract.wire.chunks import pack_header, packed, unpack
 from bract.wire.incoming import receive
 from bract.wire.refusals import refusal
+from bract.wire.witnessing import reply_value, word_message
 from bract_client.home import SiteHome
 
 _T = TypeVar("_T")
@@ -130,6 +132,10 @@ class HubClient:
         """Sends a signed `WithdrawalNotice`."""
         self._say("Withdraw", notice)
 
+    def relinquish(self, statement: Envelope) -> None:
+        """Sends a signed `Relinquishment`."""
+        self._say("Relinquish", statement)
+
     def receipts(self, after: int = 0) -> list[Receipt]:
         """This site's receipts with a number above `after`, oldest first; signatures are the caller's to verify.
 
@@ -138,6 +144,15 @@ class HubClient:
         """
         reply = self._unary("Receipts", pb.ReceiptsRequest(after=after))
         return [Receipt(r.number, parse_envelope(r.envelope)) for r in reply.receipts]
+
+    def witness(self, word: Word) -> Reply:
+        """Shows the site's log to the hub, and gets the hub's; tried once, since the next poll comes by itself.
+
+        Raises:
+            BractError: `log-forked` when the hub saw another history of this site's log; others as `status`.
+        """
+        with _refusals():
+            return reply_value(unary_call(self._channel, "Witness")(word_message(word), timeout=CALL_S))
 
     def wanted(self, campaign: Digest, number: int) -> bool:
         """Whether a round still runs; yes while the hub is away, since it may come back to it."""

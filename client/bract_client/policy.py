@@ -11,7 +11,7 @@ Rules, one function each; the first that a plan breaks is named in the refusal:
 How much privacy may be spent (`cap`) is the ledger's to keep, and the least number of subjects is admission's.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal, get_args
 
 from pydantic import Field
@@ -22,6 +22,7 @@ from bract.objectives.certificate import certificate
 from bract.objectives.spec import CATALOGUE, PrivacyStructure
 from bract.plan import CampaignPlan, Name
 from bract.value import strict
+from bract.vocabulary.modifiers import UseContext
 
 Objective = Literal[
     "masked-image",
@@ -67,6 +68,8 @@ class SitePolicy:
         min_cohort: fewer sites than this do not make a round.
         clearance_ttl_s: seconds for which a clearance holds.
         notice_interval_s: seconds for which withdrawal notices are collected, so that their time tells little.
+        use: what the site knows of the use that its data are put to, and answers for; consent under a condition counts only
+            if what is known here satisfies it.
     """
 
     purposes: tuple[Purpose, ...] = (Purpose.PRETRAINING,)
@@ -81,6 +84,7 @@ class SitePolicy:
     min_cohort: Annotated[int, Field(ge=1)] = 2
     clearance_ttl_s: Annotated[float, Field(ge=60, le=86_400)] = 3600.0
     notice_interval_s: Annotated[float, Field(ge=0, le=30 * 86_400)] = 60.0
+    use: UseContext = field(default_factory=UseContext)
 
     def cap(self, dataset: str) -> float:
         """The most ε that this data set may ever spend."""

@@ -57,11 +57,17 @@ def settings_toml(settings: SiteSettings) -> bytes:
     """The settings as the TOML file that `read_settings` reads."""
     values = plain(settings)
     policy = values.pop("policy")
-    caps = policy.pop("datasets")
+    caps, use = policy.pop("datasets"), policy.pop("use")
     lines = ["# A bract site. Unknown names are refused. Restart the site after a change."]
     lines += [f"{key} = {json.dumps(value)}" for key, value in values.items() if value is not None]
     lines += ["", "# What this site agrees to run. A plan may be tighter, never looser.", "[policy]"]
     lines += [f"{key} = {json.dumps(value)}" for key, value in policy.items()]
+    lines += [
+        "",
+        "# What is known of the use; consent under a condition counts only if this satisfies it.",
+        "[policy.use]",
+    ]
+    lines += [f"{key} = {json.dumps(value)}" for key, value in use.items() if value is not None]
     for cap in caps:
         lines += ["", "[[policy.datasets]]", *(f"{key} = {json.dumps(value)}" for key, value in cap.items())]
     return ("\n".join(lines) + "\n").encode()

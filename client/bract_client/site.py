@@ -66,6 +66,8 @@ class Site:
         """
         asked = unseal(Proposal, proposal, self.hub_key)
         plan = self._campaign(campaign, asked.campaign)
+        # A campaign has one round open at a time: what its earlier ones reserved and never began is free again.
+        self.registry.relinquish_before(asked.campaign, asked.number, at)
         ttl = timedelta(seconds=self.policy.clearance_ttl_s)
         clearance = self.registry.issued(asked.campaign, asked.number, at)
         if clearance is None:
@@ -139,7 +141,8 @@ def open_registry(home: SiteHome) -> SiteRegistry:
     """
     engine = open_engine(home.database_url())
     migrate(engine, MIGRATIONS)
-    return SiteRegistry(engine, home.subject_key(), home.signing_key(), home.settings().name)
+    settings = home.settings()
+    return SiteRegistry(engine, home.subject_key(), home.signing_key(), settings.name, settings.policy.use)
 
 
 def open_site(home: SiteHome) -> Site:

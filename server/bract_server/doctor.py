@@ -5,6 +5,7 @@ from datetime import datetime
 
 from bract import checks
 from bract.checks import Check, guarded
+from bract_server import disposal
 from bract_server.home import HubHome
 
 _NEW_HUB = "Make a new hub; every site enrols anew."
@@ -34,6 +35,7 @@ def examine(
         guarded("wire port", lambda: _port(home, "wire port", home.settings().wire_port, running)),
         guarded("disk", lambda: checks.disk_space(home.root)),
         guarded("database", lambda: checks.database(revision)),
+        guarded("retention", lambda: disposal.check(home, at)),
     )
 
 

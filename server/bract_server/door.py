@@ -8,6 +8,7 @@ Rules:
     5. A site gets and puts only the arrays that the registry lets it.
     6. No site has more than a few calls under way.
     7. A refusal carries its code and no text; any other error carries `hub-failed` and stays in the hub's log.
+    8. A site whose log does not continue what the hub saw of it clears and reserves nothing until somebody lifts that.
 """
 
 import logging
@@ -25,13 +26,15 @@ import bract
 from bract.digest import Digest, parse_digest
 from bract.errors import CERTIFICATE, CONCURRENT, HUB_FAILED, MALFORMED, UNKNOWN_SITE, UNTRUSTED, BractError
 from bract.identity import certificate_fingerprint, certificate_site, check_issued, load_certificate
+from bract.log.witness import Reply, Word
 from bract.signing import Envelope, parse_envelope, payload_type
-from bract.update import Clearance, Refusal, Reservation, WithdrawalNotice
+from bract.update import Clearance, Refusal, Relinquishment, Reservation, WithdrawalNotice
 from bract.value import decode
 from bract.wire import hub_pb2 as pb
 from bract.wire.channel import ARRAYS, REGISTRY, unary_handler
 from bract.wire.chunks import packed, unpack_put
 from bract.wire.refusals import refuse
+from bract.wire.witnessing import reply_message, word_value
 from bract_server.arrays import ArrayStore
 
 _LOG = logging.getLogger(__name__)
@@ -74,12 +77,24 @@ class HubDoor(Protocol):
         """Takes a signed `WithdrawalNotice`."""
         ...
 
+    def relinquish(self, site: str, envelope: Envelope, at: datetime) -> None:
+        """Takes a signed `Relinquishment`."""
+        ...
+
     def receipts(self, site: str, after: int) -> list[tuple[int, bytes]]:
         """The site's receipts numbered above `after`: pairs of number and envelope's JSON, oldest first."""
         ...
 
     def wanted(self, campaign: Digest, number: int) -> bool:
         """Whether this round of this campaign runs now."""
+        ...
+
+    def witness(self, site: str, word: Word, at: datetime) -> Reply:
+        """Judges the site's log and shows the hub's; `log-forked` when the site's does not continue what was seen."""
+        ...
+
+    def check_fork(self, site: str) -> None:
+        """Returns if nothing is held against the site's log; else `log-forked`."""
         ...
 
     def may_get(self, site: str, digest: Digest, at: datetime) -> None:
@@ -120,13 +135,15 @@ class Calls:
             "Proposals": unary_handler("Proposals", self._guarded(self._proposals)),
             "Receipts": unary_handler("Receipts", self._guarded(self._receipts)),
             "Wanted": unary_handler("Wanted", self._guarded(self._wanted)),
+            "Witness": unary_handler("Witness", self._guarded(self._witness)),
             "Status": unary_handler("Status", self._guarded(self._status)),
         }
         for name, cls, take in (
-            ("Clear", Clearance, self._door.clear),
-            ("Reserve", Reservation, self._door.reserve),
+            ("Clear", Clearance, self._unforked(self._door.clear)),
+            ("Reserve", Reservation, self._unforked(self._door.reserve)),
             ("Refuse", Refusal, self._door.refuse),
             ("Withdraw", WithdrawalNotice, self._door.withdraw),
+            ("Relinquish", Relinquishment, self._door.relinquish),
         ):
             registry[name] = unary_handler(name, self._guarded(self._taking(cls, take)))
         arrays = {
@@ -184,6 +201,15 @@ class Calls:
 
         return call
 
+    def _unforked(self, take: Callable[[str, Envelope, datetime], None]) -> Callable[[str, Envelope, datetime], None]:
+        """A site takes part in no new round while a fork of its log stands (rule 8)."""
+
+        def call(site: str, envelope: Envelope, at: datetime) -> None:
+            self._door.check_fork(site)
+            take(site, envelope, at)
+
+        return call
+
     def _proposals(self, request: pb.ProposalsRequest, site: str, context: grpc.ServicerContext) -> pb.ProposalsReply:
         waits = self._waiting.acquire(blocking=False)
         try:
@@ -204,6 +230,9 @@ class Calls:
 
     def _wanted(self, request: pb.WantedRequest, _: str, __: grpc.ServicerContext) -> pb.WantedReply:
         return pb.WantedReply(wanted=self._door.wanted(parse_digest(request.campaign), request.number))
+
+    def _witness(self, request: pb.WitnessRequest, site: str, _: grpc.ServicerContext) -> pb.WitnessReply:
+        return reply_message(self._door.witness(site, word_value(request), self._clock()))
 
     def _status(self, _: pb.StatusRequest, __: str, ___: grpc.ServicerContext) -> pb.StatusReply:
         return pb.StatusReply(hub=self._hub, version=bract.__version__, at=self._clock().isoformat())

@@ -27,8 +27,9 @@ def main(argv: list[str]) -> int:
     settings = home.settings()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     store = open_store(home)
+    registry = open_registry(home)
     server = HubServer(
-        open_registry(home),
+        registry,
         store,
         hub=settings.name,
         listen=settings.listen,
@@ -41,8 +42,9 @@ def main(argv: list[str]) -> int:
     while not stop.wait(_SWEEP_EVERY.total_seconds()):
         try:
             store.sweep(datetime.now(UTC) - _STALE)
+            registry.expire_reservations(datetime.now(UTC))
         except (BractError, OSError):
-            log.exception("old uploads were not swept")
+            log.exception("old uploads and reservations were not swept")
     server.stop()
     return 0
 

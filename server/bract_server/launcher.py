@@ -15,6 +15,7 @@ from bract.flower import Operator, TaskQueue, TaskType
 from bract.identity import node_fingerprint
 from bract.logs import start_logging
 from bract.supervisor import Program, environment, python, spawn
+from bract_server import disposal
 from bract_server.campaigns import operator
 from bract_server.home import HubHome, open_home
 from bract_server.hub import open_registry
@@ -30,6 +31,7 @@ def main(argv: list[str]) -> int:
     """Serve until SIGTERM."""
     start_logging()
     home = open_home(Path(argv[0]))
+    disposal.start_daily(home)
     ca, fleet, door = home.authority_file.read_bytes(), home.settings().fleet, operator(home)
     queue = TaskQueue(TaskType.SERVER_APP, fleet, ca, read_private(home.superexec_secret))
     registry, running, turn = open_registry(home), list[subprocess.Popen[bytes]](), 0

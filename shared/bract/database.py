@@ -111,6 +111,8 @@ def open_engine(url: str, *, read_only: bool = False) -> Engine:
             pool_pre_ping=True,
             hide_parameters=True,
             connect_args={"options": options, "connect_timeout": 10},
+            # A connection that comes back from `reading` begins READ WRITE, whatever the server's default is.
+            execution_options={"postgresql_readonly": True} if read_only else {},
         )
     else:
         raise BractError(MALFORMED, "the database is neither a SQLite file nor a PostgreSQL URL")

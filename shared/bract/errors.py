@@ -113,6 +113,16 @@ UNKNOWN_SUBJECT = _code(
 BAD_RECORD = _code(
     "bad-record", "A record cannot be read or does not fit the schema.", "Mend the named line; the others were taken."
 )
+NOT_INSTALLED = _code(
+    "not-installed",
+    "A part that this command needs is an extra, and is not installed.",
+    "Install it as named, beside bract: `pip install 'bract[NAME]'`.",
+)
+NO_ENCODER = _code(
+    "no-encoder",
+    "No encoder of this version reads records of this kind.",
+    "The data set is registered, with its consent and retention; it can train when an encoder for it comes.",
+)
 NO_CLEARANCE = _code(
     "no-clearance",
     "There is no live consent clearance for this site and round.",
@@ -122,6 +132,21 @@ STALE_CLEARANCE = _code(
     "stale-clearance",
     "The clearance has expired or its snapshot has changed.",
     "The site clears again by itself in the next round.",
+)
+SAME_PERSON = _code(
+    "same-person",
+    "One person stands on both sides of a step that needs two.",
+    "Have another named person approve it.",
+)
+NOT_DELETED = _code(
+    "not-deleted",
+    "Something whose time is over could not be deleted, or was found again afterwards.",
+    "`retention due` names it and counts the attempts; mend permissions or disk: it is tried again every day.",
+)
+OFF_PURPOSE = _code(
+    "off-purpose",
+    "Something that this would be made from may not be used for its purpose.",
+    "Have the data set's terms declare the use if its notice named it, or a data protection officer sign an override.",
 )
 # budget
 BUDGET = _code(
@@ -197,7 +222,31 @@ LOG = _code(
     "The log does not verify.",
     "Keep the folder as it is and call the auditor; the named entry is the first bad one.",
 )
+LOG_FORKED = _code(
+    "log-forked",
+    "A log was shown that does not continue the one that was seen before: it was cut back, rewritten or split.",
+    "Keep both folders as they are and find out why; a named person lifts it with `log accept-fork`, hub before site.",
+)
 CONCURRENT = _code("concurrent", "Another process holds what this one needs.", "End the other one, or wait for it.")
+# access
+FORBIDDEN = _code(
+    "forbidden",
+    "The role may not ask or do this.",
+    "Ask somebody whose role may; `bract audit token list` shows who has which.",
+)
+TOKEN = _code(
+    "access-token",
+    "The access token is missing, unknown, expired or revoked.",
+    "Have the hub's owner give out another: `bract audit token issue`.",
+)
+
+
+# releases
+GATE = _code(
+    "release-gate",
+    "The release does not meet every criterion of the gate.",
+    "`bract release gate NAME` lists each with what is in its way.",
+)
 
 
 class BractError(Exception):

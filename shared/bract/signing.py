@@ -116,6 +116,20 @@ def sign(value: Any, key: Ed25519PrivateKey) -> Envelope:
     return Envelope(kind, payload, key_id(key.public_key()), key.sign(_pae(kind, payload)))
 
 
+def check_signature(envelope: Envelope, key: Ed25519PublicKey) -> None:
+    """That this key signed the envelope, whatever is in it.
+
+    Raises:
+        BractError: `untrusted`.
+    """
+    if envelope.keyid != key_id(key):
+        raise BractError(UNTRUSTED, "signed by another key")
+    try:
+        key.verify(envelope.signature, _pae(envelope.payload_type, envelope.payload))
+    except InvalidSignature as error:
+        raise BractError(UNTRUSTED, "the signature does not verify") from error
+
+
 def unseal(cls: type[T], envelope: Envelope, key: Ed25519PublicKey) -> T:
     """The value inside, if this key signed it as this type.
 
@@ -125,12 +139,7 @@ def unseal(cls: type[T], envelope: Envelope, key: Ed25519PublicKey) -> T:
     """
     if envelope.payload_type != payload_type(cls):
         raise BractError(UNTRUSTED, f"expected a signed {cls.__name__}")
-    if envelope.keyid != key_id(key):
-        raise BractError(UNTRUSTED, "signed by another key")
-    try:
-        key.verify(envelope.signature, _pae(envelope.payload_type, envelope.payload))
-    except InvalidSignature as error:
-        raise BractError(UNTRUSTED, "the signature does not verify") from error
+    check_signature(envelope, key)
     value = decode(cls, envelope.payload)
     if encode(value) != envelope.payload:
         raise BractError(UNTRUSTED, "the payload is not in canonical form")

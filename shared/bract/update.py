@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -59,6 +59,22 @@ class Reservation:
 
 @strict
 @dataclass(frozen=True)
+class Relinquishment:
+    """Training was not begun under this reservation: nothing was read for it and no update left; nor will it be begun.
+
+    The one statement on which a reservation is given back. The site's own ledger has refused to begin from the moment
+    that the statement was signed.
+    """
+
+    site: Name
+    campaign: Digest
+    number: Annotated[int, Field(ge=1)]
+    reservation: Digest
+    relinquished_at: datetime
+
+
+@strict
+@dataclass(frozen=True)
 class Refusal:
     """The site will not take part in a round; `code` is one of `bract.errors.CODES`, and that is all it says."""
 
@@ -101,3 +117,38 @@ class WithdrawalNotice:
     notice: str
     snapshots: tuple[Digest, ...]
     noticed_at: datetime
+
+
+@strict
+@dataclass(frozen=True)
+class LedgerLine:
+    """One reservation as a site's ledger has it.
+
+    Attributes:
+        state: `reserved`; `settled` with what was `spent`; `spent` when it expired; `aborted` when it was given back.
+        spent: what was really done, of a settled one.
+    """
+
+    campaign: Digest
+    number: Annotated[int, Field(ge=1)]
+    reservation: Digest
+    dataset: Name
+    mechanism: Mechanism
+    state: Literal["reserved", "settled", "spent", "aborted"]
+    expires_at: datetime
+    spent: Mechanism | None = None
+
+
+@strict
+@dataclass(frozen=True)
+class LedgerExport:
+    """A site's whole ledger at a moment, for whoever holds the hub's beside it. Public parameters only.
+
+    `part` of `parts`, from 1: an envelope holds only so much.
+    """
+
+    site: Name
+    at: datetime
+    part: Annotated[int, Field(ge=1)]
+    parts: Annotated[int, Field(ge=1)]
+    lines: tuple[LedgerLine, ...]

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from bract.errors import FORBIDDEN, BractError
 from bract.privacy.accounting import rounded_up
 from bract.privacy.events import epsilon_of_events, mechanism_of
+from bract.signing import parse_envelope
 from bract.value import digest_value
 from bract_client.audits import AuditRecord, keep
 from bract_client.cli.main import app
@@ -98,3 +100,46 @@ def test_an_audit_of_the_same_mechanism_stands_beside_every_epsilon(site: Path) 
     assert told(site, "P-0")["spent"]["audit_lower_bound"] == 0.71
     assert "0.710 (95%)" in run("ledger", "--site", str(site))
     assert "0.710 (95%)" in run("subject", "rounds", "P-0", "--site", str(site))
+
+
+def test_a_report_tells_everything_of_one_person_and_is_itself_recorded(site: Path) -> None:
+    found: dict[str, Any] = json.loads(
+        run("subject", "report", "P-0", "--site", str(site), "--json", "--why", "asked by letter")
+    )
+    assert {"consents", "rounds", "models", "privacy", "data", "deleted", "remains", "proof"} <= set(found)
+    assert found["privacy"]["epsilon"] == told(site, "P-0")["spent"]["epsilon"]
+    assert {one["dataset"] for one in found["data"]} == {"adult", "census"}
+    assert "P-0" not in json.dumps(found)
+    shown = run("subject", "report", "P-0", "--site", str(site))
+    assert f"ε = {found['privacy']['epsilon']}" in shown and "remains:" in shown
+    run("subject", "history", "P-0", "--site", str(site), "--as", "dpo")
+    rows = json.loads(run("audit", "ask", "14", "--site", str(site), "--json"))["rows"]
+    assert [(row["asked"], row["role"], row["purpose"]) for row in rows] == [
+        ("subject report", "site", "asked by letter"),
+        ("subject rounds", "site", "not stated"),
+        ("subject report", "site", "not stated"),
+        ("subject history", "dpo", "not stated"),
+    ]
+
+
+def test_only_steward_and_dpo_read_about_a_person(site: Path) -> None:
+    for verb in ("report", "history", "rounds"):
+        with pytest.raises(BractError) as refused:
+            run("subject", verb, "P-0", "--site", str(site), "--as", "auditor")
+        assert refused.value.code == FORBIDDEN
+
+
+def test_a_site_answers_what_it_can_at_the_command_line(site: Path, tmp_path: Path) -> None:
+    listed = json.loads(run("audit", "ask", "--json"))
+    assert [one["number"] for one in listed] == [1, 2, 3, 4, 5, 7, 9, 11, 14]
+    for one in listed:
+        more = ["P-0"] if one["number"] == 1 else []
+        number = str(one["number"])
+        answer = json.loads(run("audit", "ask", number, *more, "--site", str(site), "--json"))
+        assert answer["number"] == one["number"] and (answer["rows"] or answer["notes"])
+    assert "The log was not rewritten" in run("audit", "ask", "3", "--site", str(site))
+    out = tmp_path / "answer.json"
+    run("audit", "ask", "1", "P-0", "--site", str(site), "--out", str(out))
+    assert b"P-0" not in out.read_bytes() and parse_envelope(out.read_bytes()).payload_type.endswith(
+        "snapshotanswer+json; v=1"
+    )

@@ -86,6 +86,28 @@ def test_the_log_verifies(told: Any) -> None:
     assert told[0]["log"]["entries"] > 50
 
 
+def test_a_bundle_verifies_offline_and_one_changed_byte_in_it_is_found(told: Any, tmp_path: Path) -> None:
+    audit = told[0]["audit"]
+    assert audit["verified"] and audit["pinned"] and audit["size"] == told[0]["log"]["entries"]
+    bundle = Path(audit["bundle"])
+    words = [sys.executable, "-m", "bract.log.verify"]
+    pin = ["--key", audit["fingerprint"]]
+    done = subprocess.run([*words, str(bundle), *pin], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    data = bytearray(bundle.read_bytes())
+    for place in range(7, len(data), len(data) // 12):
+        data[place] ^= 1
+        broken = tmp_path / "broken.zip"
+        broken.write_bytes(data)
+        data[place] ^= 1
+        done = subprocess.run([*words, str(broken), *pin], capture_output=True, text=True, check=False)
+        assert done.returncode == 1 and "log-inconsistent" in done.stderr, (place, done.stderr)
+
+
+def test_the_sites_have_cosigned_the_hubs_log(told: Any) -> None:
+    assert set(told[0]["audit"]["witnesses"]) >= {"north", "south"}
+
+
 def test_no_process_is_left(told: Any) -> None:
     time.sleep(1)
     assert of_this_tree(told[1]) == []

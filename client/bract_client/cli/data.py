@@ -1,7 +1,7 @@
 """`bract-site data` and `bract-site consent`: data sets, and what people decided about them."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -11,15 +11,19 @@ from bract.errors import MALFORMED, BractError
 from bract.retention import RetentionRule
 from bract_client.cli.options import AsJson, SiteFolder, now
 from bract_client.home import open_home
-from bract_client.registry.consent import ImportReport
+from bract_client.registry.imports import ImportReport
 from bract_client.registry.members import IngestReport
 from bract_client.registry.store import SiteRegistry
 from bract_client.site import open_registry
-from bract_client.sources.location import ImagesLocation, TableLocation
+from bract_client.sources.consent_mapping import ConsentMapping, load_mapping
+from bract_client.sources.location import AnyLocation, FilesLocation, ImagesLocation, TableLocation
 
 app = typer.Typer(
     help="The site's data sets; nothing of them ever leaves.", no_args_is_help=True, rich_markup_mode=None
 )
+_SHOWN = 20
+"""Lines that are shown one by one to people."""
+
 consent = typer.Typer(help="What people decided.", no_args_is_help=True, rich_markup_mode=None)
 
 
@@ -30,9 +34,13 @@ def add(
     schema: Annotated[str, typer.Option(help="The public schema of the table's columns.")] = "adult",
     images: Annotated[Path | None, typer.Option(help="A folder of PNG files with a manifest.csv.")] = None,
     shape: Annotated[str, typer.Option(help="Channels, height and width of the images.")] = "1x28x28",
+    files: Annotated[
+        Path | None, typer.Option(help="A folder of files of any kind with a manifest.csv or manifest.jsonl.")
+    ] = None,
     decisions: Annotated[
         Path | None, typer.Option(help="A file of people's decisions, as for `consent import`.")
     ] = None,
+    mapping: Annotated[Path | None, typer.Option(help="What those decisions' columns and codes mean.")] = None,
     retention_days: Annotated[
         int | None, typer.Option(help="Days after collection for which records may be used.")
     ] = None,
@@ -43,9 +51,10 @@ def add(
     home = open_home(site)
     settings = home.settings()
     registry = open_registry(home)
+    used = _mapping(mapping)
     registry.add_dataset(
         name,
-        _location(table, schema, images, shape),
+        _location(table, schema, images, shape, files),
         retention=RetentionRule(retention_days),
         subjects_floor=settings.subjects_floor,
         epsilon_cap=settings.policy.cap(name),
@@ -53,7 +62,7 @@ def add(
         at=now(),
     )
     taken = _ingested(registry, name)
-    decided = None if decisions is None else registry.import_consent(decisions, now())
+    decided = None if decisions is None else _imported(registry, decisions, used, fhir=None)
     _show_ingest(taken, decided, as_json)
 
 
@@ -95,30 +104,77 @@ def list_datasets(site: SiteFolder = Path(), as_json: AsJson = False) -> None:
 
 @consent.command("import")
 def import_consent(
-    file: Annotated[Path, typer.Argument(help="CSV: subject_id,purpose,decision,valid_from,valid_to[,dataset].")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="CSV with subject_id,purpose,decision,valid_from,valid_to or by a mapping; FHIR Consent resources as "
+            "NDJSON, a bundle or a folder."
+        ),
+    ],
+    mapping: Annotated[
+        Path | None, typer.Option(help="A TOML file that says what the file's columns and codes mean.")
+    ] = None,
+    fhir: Annotated[
+        bool | None, typer.Option("--fhir/--csv", help="What the file is, where its name does not tell.")
+    ] = None,
     site: SiteFolder = Path(),
     as_json: AsJson = False,
 ) -> None:
     """Take in people's decisions; a bad line is set aside with its reason, the rest goes in, twice changes nothing."""
-    report = open_registry(open_home(site)).import_consent(file, now())
-    told: dict[str, Any] = {
-        "taken": report.taken,
-        "known": report.known,
-        "set_aside": [{"line": one.line, "reason": str(one.reason)} for one in report.unreadable],
-    }
+    report = _imported(open_registry(open_home(site)), file, _mapping(mapping), fhir=fhir)
     if as_json:
-        console.emit(told)
+        console.emit(
+            {
+                "taken": report.taken,
+                "known": report.known,
+                "set_aside": [{"line": one.line, "reason": str(one.reason)} for one in report.unreadable],
+                "doubtful": list(report.doubtful),
+                "set_aside_by_reason": {str(reason): count for reason, count in sorted(report.set_aside.items())},
+            }
+        )
         return
-    console.out.print(f"{report.taken} decisions taken, {report.known} known already")
-    for one in report.unreadable:
+    _show_import(report)
+
+
+def _mapping(path: Path | None) -> ConsentMapping | None:
+    return None if path is None else load_mapping(path)
+
+
+def _imported(registry: SiteRegistry, file: Path, mapping: ConsentMapping | None, *, fhir: bool | None) -> ImportReport:
+    """Take decisions in, with a running count on a terminal."""
+    with console.err.status("taking decisions in") as shown:
+        return registry.import_consent(
+            file,
+            now(),
+            mapping=mapping,
+            fhir=fhir,
+            progress=lambda count: shown.update(f"taking decisions in: {count:,} lines read"),
+        )
+
+
+def _show_import(report: ImportReport) -> None:
+    aside = sum(report.set_aside.values())
+    console.out.print(f"{report.taken} decisions taken, {report.known} known already, {aside} set aside")
+    for one in report.unreadable[:_SHOWN]:
         console.out.print(f"  line {one.line} set aside: {one.reason}")
+    if aside > _SHOWN:
+        for reason, count in sorted(report.set_aside.items()):
+            console.out.print(f"  {count} lines in all: {reason}")
+        console.out.print("  every line is told with --json")
+    if report.doubtful:
+        first = ", ".join(str(line) for line in report.doubtful[:_SHOWN])
+        console.out.print(
+            f"[bold]Look at line {first}[/]: what it said before still permits, and now it cannot be read"
+        )
 
 
-def _location(table: Path | None, schema: str, images: Path | None, shape: str) -> TableLocation | ImagesLocation:
-    if (table is None) == (images is None):
-        raise BractError(MALFORMED, "name either --table or --images")
+def _location(table: Path | None, schema: str, images: Path | None, shape: str, files: Path | None) -> AnyLocation:
+    if sum(one is not None for one in (table, images, files)) != 1:
+        raise BractError(MALFORMED, "name one of --table, --images and --files")
     if table is not None:
         return TableLocation("table", str(table.absolute()), schema)
+    if files is not None:
+        return FilesLocation("files", str(files.absolute()))
     try:
         channels, height, width = (int(part) for part in shape.split("x"))
     except ValueError as error:
@@ -151,4 +207,4 @@ def _show_ingest(report: IngestReport, decided: ImportReport | None, as_json: bo
     for reason, count in quarantined.items():
         console.out.print(f"  {count} lines set aside: {reason}")
     if decided is not None:
-        console.out.print(f"{decided.taken} decisions taken, {len(decided.unreadable)} lines set aside")
+        _show_import(decided)

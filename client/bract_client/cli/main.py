@@ -15,7 +15,7 @@ from bract.value import decode
 from bract_client import doctor as checks
 from bract_client import enrol as enrolling
 from bract_client import home as homes
-from bract_client.cli import audit, data, privacy, subject
+from bract_client.cli import ask, audit, bundle, data, export, log, privacy, registry, retention, subject
 from bract_client.cli.options import AsJson, SiteFolder, now
 from bract_client.settings import SiteSettings
 from bract_client.site import open_registry, open_site, programs, schema_revisions
@@ -29,7 +29,12 @@ app = typer.Typer(
 app.add_typer(data.app, name="data")
 app.add_typer(data.consent, name="consent")
 app.add_typer(subject.app, name="subject")
-app.add_typer(privacy.log, name="log")
+app.add_typer(export.app, name="export")
+app.add_typer(retention.app, name="retention")
+app.add_typer(log.app, name="log")
+app.add_typer(registry.app, name="registry")
+app.add_typer(bundle.app, name="audit")
+ask.join(bundle.app)
 app.command("ledger")(privacy.ledger)
 app.command("receipts")(privacy.receipts)
 app.command("audit-mechanism")(audit.audit)

@@ -1,4 +1,4 @@
-"""`bract-site ledger`, `receipts` and `log`: what was spent, what the hub confirmed, and the proof of both."""
+"""`bract-site ledger` and `receipts`: what was spent, and what the hub confirmed."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -7,20 +7,22 @@ from typing import Annotated, Any
 import typer
 
 from bract import console
+from bract.files import write_atomic
 from bract.privacy.accounting import epsilon, epsilon_prv, epsilon_rdp, rounded_up
 from bract.privacy.events import dp_event
 from bract.privacy.spec import Mechanism
 from bract.receipt import RoundReceipt
 from bract.value import decode, plain
 from bract_client.audits import audit_bound
-from bract_client.cli.options import AsJson, SiteFolder
+from bract_client.cli.options import AsJson, SiteFolder, now
 from bract_client.home import SiteHome, open_home
 from bract_client.site import open_registry
 
-log = typer.Typer(help="The site's tamper-evident log.", no_args_is_help=True, rich_markup_mode=None)
-
-
 CrossCheck = Annotated[bool, typer.Option("--cross-check", help="Also by Opacus' PRV and RDP accountants.")]
+
+Export = Annotated[
+    Path | None, typer.Option("--export", help="Write the signed ledger to this file instead, for the hub to compare.")
+]
 
 Accountant = Callable[[Iterable[Mechanism], float], float]
 
@@ -50,11 +52,16 @@ def audit_cell(fields: Mapping[str, Any]) -> str:
     return "no audit" if bound is None else f"{bound:.3f} ({fields['audit_confidence']:.0%})"
 
 
-def ledger(cross_check: CrossCheck = False, site: SiteFolder = Path(), as_json: AsJson = False) -> None:
-    """Privacy spent on each data set against its cap; every reservation counts, whatever came of it."""
+def ledger(
+    cross_check: CrossCheck = False, export: Export = None, site: SiteFolder = Path(), as_json: AsJson = False
+) -> None:
+    """Privacy spent on each data set against its cap; all counts, but what was given back before it was begun."""
+    home = open_home(site)
+    if export is not None:
+        _export(home, export, as_json)
+        return
     asked = accountants(cross_check)
     rows: list[dict[str, Any]] = []
-    home = open_home(site)
     for account in open_registry(home).accounts():
         spent = account.spent
         rows.append(
@@ -88,6 +95,16 @@ def ledger(cross_check: CrossCheck = False, site: SiteFolder = Path(), as_json: 
     console.out.print(console.table("privacy spent (unit: subject; add or remove one)", columns, cells))
 
 
+def _export(home: SiteHome, path: Path, as_json: bool) -> None:
+    """The signed ledger, one envelope a line, for `bract ledger reconcile` at the hub."""
+    parts = open_registry(home).ledger_export(now())
+    write_atomic(path, b"".join(part.to_json() + b"\n" for part in parts))
+    if as_json:
+        console.emit({"export": str(path), "parts": len(parts)})
+        return
+    console.out.print(f"Export: {path}\nAt the hub: bract ledger reconcile --site {path}", soft_wrap=True)
+
+
 def receipts(site: SiteFolder = Path(), as_json: AsJson = False) -> None:
     """The hub's signed receipts: which contribution is in which encoder version, at which share."""
     kept = [decode(RoundReceipt, envelope.payload) for envelope in open_registry(open_home(site)).receipts()]
@@ -96,15 +113,3 @@ def receipts(site: SiteFolder = Path(), as_json: AsJson = False) -> None:
         return
     rows = [(r.contribution[:19], r.version[:19], f"{r.share:.3f}", str(r.issued_at)[:19]) for r in kept]
     console.out.print(console.table("receipts", ("contribution", "version", "share", "issued"), rows))
-
-
-@log.command()
-def verify(site: SiteFolder = Path(), as_json: AsJson = False) -> None:
-    """Recompute the whole log, and everything that is derived from events. Status 1 at the first that differs."""
-    registry = open_registry(open_home(site))
-    report = registry.verify_log()
-    registry.check()
-    if as_json:
-        console.emit({"entries": report.entries, "root": report.root, "verified": report.verified})
-        return
-    console.out.print(f"{report.entries} entries verify; root {report.root}")

@@ -9,10 +9,15 @@ from bract import console
 from bract.consent import Decision, Purpose
 from bract.privacy.accounting import rounded_up
 from bract.privacy.events import dp_event
+from bract.roles import Role, Verb, check
+from bract_client.auditor.report import report as whole
+from bract_client.auditor.sight import open_sight
+from bract_client.cli.ask import As, Why, reader
 from bract_client.cli.options import AsJson, SiteFolder, now
 from bract_client.cli.privacy import AUDIT, EPSILONS, CrossCheck, accountants, audit_cell, audit_fields
 from bract_client.home import open_home
 from bract_client.registry.questions import Part, spend
+from bract_client.registry.store import SiteRegistry
 from bract_client.site import open_registry
 
 app = typer.Typer(help="One person's decisions.", no_args_is_help=True, rich_markup_mode=None)
@@ -54,6 +59,8 @@ def decide(
 def rounds(
     subject_id: SubjectId,
     cross_check: CrossCheck = False,
+    why: Why = "not stated",
+    role: As = Role.SITE,
     site: SiteFolder = Path(),
     as_json: AsJson = False,
 ) -> None:
@@ -63,6 +70,7 @@ def rounds(
     """
     home = open_home(site)
     registry = open_registry(home)
+    _record(registry, "subject rounds", subject_id, role, why)
     parts = registry.parts(subject_id)
     spent = spend(parts, registry.accounts())
     delta = spent.delta
@@ -111,9 +119,17 @@ def _part(part: Part) -> dict[str, Any]:
 
 
 @app.command()
-def history(subject_id: SubjectId, site: SiteFolder = Path(), as_json: AsJson = False) -> None:
-    """Everything this person decided, as it was recorded."""
-    events = open_registry(open_home(site)).history(subject_id)
+def history(
+    subject_id: SubjectId,
+    why: Why = "not stated",
+    role: As = Role.SITE,
+    site: SiteFolder = Path(),
+    as_json: AsJson = False,
+) -> None:
+    """Everything this person decided, as it was recorded. The reading itself is recorded."""
+    registry = open_registry(open_home(site))
+    _record(registry, "subject history", subject_id, role, why)
+    events = registry.history(subject_id)
     if as_json:
         console.emit(
             [
@@ -140,3 +156,56 @@ def history(subject_id: SubjectId, site: SiteFolder = Path(), as_json: AsJson = 
         for e in events
     ]
     console.out.print(console.table("decisions", ("purpose", "decision", "from", "to", "data set"), rows))
+
+
+@app.command()
+def report(
+    person: Annotated[str, typer.Argument(help="The person's identifier, or the handle in hexadecimal; not stored.")],
+    why: Why = "not stated",
+    role: As = Role.SITE,
+    site: SiteFolder = Path(),
+    as_json: AsJson = False,
+) -> None:
+    """Everything that the site holds of one person: decisions, rounds, models, ε, what remains, what was deleted."""
+    home, at = open_home(site), now()
+    registry = open_registry(home)
+    _record(registry, "subject report", person, role, why)
+    registry.checkpoint(at)  # so that whatever is cited is covered
+    told = whole(open_sight(home), person, at)
+    if as_json:
+        console.emit(told)
+        return
+    _show_report(told)
+
+
+def _record(registry: SiteRegistry, asked: str, person: str, role: Role, why: str) -> None:
+    """Nothing of a person is read before the reading is on record."""
+    check(role, Verb.PERSON, at_site=True)
+    registry.accessed(reader(role, why), asked, now(), person)
+
+
+def _show_report(told: dict[str, Any]) -> None:
+    out = console.out
+    consents = [(c["dataset"], c["purpose"], c["verdict"], (c["until"] or "")[:19]) for c in told["consents"]["now"]]
+    out.print(console.table("consent now", ("data set", "purpose", "verdict", "until"), consents))
+    out.print(f"{len(told['consents']['history'])} decisions are recorded (`bract-site subject history`).")
+    rounds = [
+        (r["campaign"][:19], r["number"], r["state"], (r["version"] or "")[:19]) for r in told["rounds"] if r["held"]
+    ]
+    out.print(console.table("rounds that held this person", ("campaign", "round", "privacy", "version"), rounds))
+    spent = told["privacy"]
+    if spent["delta"] is None:
+        out.print("No privacy was spent on this person.")
+    else:
+        left = f"{spent['epsilon_left']} left of {spent['epsilon_cap']}"
+        out.print(
+            f"ε = {spent['epsilon']} at δ = {spent['delta']:g} over {spent['rounds']} rounds; {left}", soft_wrap=True
+        )
+    data = [(d["dataset"], d["records"], d["closed"]) for d in told["data"]]
+    out.print(console.table("records here", ("data set", "in use", "closed"), data))
+    for one in told["deleted"]:
+        out.print(f"deleted: {one['records']} records of {one['dataset']}: {one['what']}", soft_wrap=True)
+    for line in told["remains"]:
+        out.print(f"remains: {line}", soft_wrap=True)
+    proof = told["proof"]
+    out.print(f"log {proof['log']}: {proof['size']} entries, root {proof['root']}", soft_wrap=True)

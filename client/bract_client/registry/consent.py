@@ -1,14 +1,27 @@
-"""The verbs about people's decisions: import, decide, withdraw, look back, and tell the hub in batches."""
+"""The verbs about people's decisions: decide, correct, withdraw, look back, and tell the hub in batches."""
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
-from pathlib import Path
 
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from bract.consent import ConsentEvent, Decision, Purpose, Resolution, resolve
-from bract.digest import Digest, canonical
+from bract.consent import (
+    REFUSALS,
+    ConsentEvent,
+    Decision,
+    Evidence,
+    Modifier,
+    Purpose,
+    Resolution,
+    Verdict,
+    resolve,
+    sound,
+    uncorrected,
+)
+from bract.digest import Digest
 from bract.errors import MALFORMED, UNKNOWN_SUBJECT, BractError
 from bract.update import WithdrawalNotice
 from bract.value import plain
@@ -16,68 +29,44 @@ from bract_client.handles import event_reference, handle
 from bract_client.registry import decisions, members, notices
 from bract_client.registry.decisions import KnownEvent, NewEvent
 from bract_client.registry.desk import Desk
-from bract_client.sources.consent_csv import ConsentLine, read_consent
-from bract_client.sources.record import Unreadable
-
-
-@dataclass(frozen=True)
-class ImportReport:
-    """What an import of decisions did; `known` counts lines that were recorded before."""
-
-    taken: int
-    known: int
-    unreadable: tuple[Unreadable, ...]
+from bract_client.registry.resolving import known_at, verdicts
 
 
 class ConsentVerbs(Desk):
     """Subjects and their decisions. Identifiers become handles at the door."""
 
-    def import_consent(self, path: Path, at: datetime) -> ImportReport:
-        """Records the decisions of a CSV file; the same line again changes nothing.
-
-        A subject that no data set has yet is remembered by handle, so that a refusal counts when its data come later.
-
-        Raises:
-            BractError: `bad-record` when the file as a whole cannot be read.
-        """
-        lines: list[ConsentLine] = []
-        unreadable: list[Unreadable] = []
-        for item in read_consent(path):
-            if isinstance(item, Unreadable):
-                unreadable.append(item)
-            else:
-                lines.append(item)
-        with self._write() as session:
-            numbers = members.subjects(session, self._keys, (line.subject_id for line in lines), at)
-            events = [self._event(numbers[line.subject_id], line.subject_id, line.event, "csv") for line in lines]
-            recorded = decisions.record(session, events, at)
-            taken = 0
-            if recorded is not None:
-                taken = len(recorded.events)
-                self._decided(session, recorded, at)
-            body = {"taken": taken, "known": len(lines) - taken, "unreadable": len(unreadable)}
-            self._log(session, "consent.import", "csv", body, at)
-        return ImportReport(taken, len(lines) - taken, tuple(unreadable))
-
     def decide(
         self,
         subject_id: str,
-        purpose: Purpose,
+        purpose: str,
         decision: Decision,
         at: datetime,
         *,
         valid_to: datetime | None = None,
         dataset: str | None = None,
+        modifiers: Sequence[Modifier] = (),
+        evidence: Evidence = Evidence(),  # noqa: B008 - a frozen value
     ) -> tuple[Digest, ...]:
-        """Records one decision, for all data sets or one; a refusal counts at once.
+        """Records one decision as of now, for all data sets or one; a refusal counts at once.
+
+        Args:
+            subject_id: the person; its handle is kept.
+            purpose: a `Purpose` or a broader code of the vocabulary.
+            decision: anything but a correction.
+            at: now.
+            valid_to: when a permit ends.
+            dataset: None for all.
+            modifiers: conditions of a permit.
+            evidence: what shows it.
 
         Returns:
             The snapshots that held the subject and that it leaves by a refusal; a notice of them is queued.
 
         Raises:
-            BractError: `unknown-subject`; `unknown-dataset`; `malformed` for a permit that ends before it begins.
+            BractError: `unknown-subject`; `unknown-dataset`; `malformed` for an event that is not `bract.consent.sound`.
         """
-        return self._decide(subject_id, [ConsentEvent(purpose, decision, at, valid_to, dataset)], at)
+        event = ConsentEvent(purpose, decision, at, valid_to, dataset, tuple(modifiers), evidence=evidence)
+        return self._decide(subject_id, [event], at)
 
     def withdraw(self, subject_id: str, at: datetime) -> tuple[Digest, ...]:
         """Withdraws a subject from every purpose and data set; returns the snapshots that ever held it.
@@ -87,12 +76,47 @@ class ConsentVerbs(Desk):
         """
         return self._decide(subject_id, [ConsentEvent(one, Decision.WITHDRAW, at) for one in Purpose], at)
 
+    def correct(
+        self, subject_id: str, seq: int, evidence: Evidence, at: datetime, instead: ConsentEvent | None = None
+    ) -> tuple[Digest, ...]:
+        """Takes back an event that was recorded in error; from now on it never counted, but what was believed stays known.
+
+        Args:
+            subject_id: the person.
+            seq: the event's number, as `history` tells it; it must be one of this person's.
+            evidence: what shows the error; to take a refusal back it must have a digest.
+            at: now.
+            instead: what should have been recorded, with its own valid time; None for nothing.
+
+        Returns:
+            The snapshots that held the subject and, as is now known, should not have; a notice of them is queued.
+
+        Raises:
+            BractError: `unknown-subject`; `unknown-dataset`; `malformed` for an event that is not `bract.consent.sound` or not
+                this person's, or a refusal taken back without evidence.
+        """
+        with self._read() as session:
+            found = decisions.event(session, seq)
+            if found is None or found[0] != self._known(session, subject_id):
+                raise BractError(MALFORMED, "supersedes: not an earlier event of the same subject")
+        said = found[1].event
+        if said.decision in REFUSALS and evidence.digest is None:
+            raise BractError(
+                MALFORMED, "evidence: a refusal is taken back only with the digest of what shows the error"
+            )
+        if instead is None:
+            event = ConsentEvent(
+                said.purpose, Decision.CORRECT, at, dataset=said.dataset, supersedes=seq, evidence=evidence
+            )
+        else:
+            event = replace(instead, supersedes=seq, evidence=evidence)
+        return self._decide(subject_id, [event], at)
+
     def _decide(self, subject_id: str, events: list[ConsentEvent], at: datetime) -> tuple[Digest, ...]:
         with self._write() as session:
             number = self._known(session, subject_id)
             for event in events:
-                if event.valid_to is not None and event.valid_to <= event.valid_from:
-                    raise BractError(MALFORMED, "valid_to: a decision ends after it begins")
+                sound(event)
                 if event.dataset is not None:
                     members.dataset(session, event.dataset)
             events = events + _against_later(events, decisions.history(session, number), at)
@@ -115,8 +139,19 @@ class ConsentVerbs(Desk):
         Raises:
             BractError: `unknown-subject`.
         """
-        learnt = [one.event for one in self.history(subject_id) if one.recorded_at <= known]
-        return resolve(learnt, purpose, dataset, at)
+        learnt = uncorrected((one.seq, one.event) for one in self.history(subject_id) if one.recorded_at <= known)
+        return resolve(learnt, purpose, dataset, at, self._use)
+
+    def consents(self, purpose: Purpose, dataset: str, valid: datetime, known: datetime) -> dict[Verdict, int]:
+        """How many people consented at `valid`, and why the others did not, by what was known at `known`; site-local.
+
+        People who never decided anything about the purpose by then are not counted.
+        """
+        with self._read() as session:
+            seq = known_at(session, known)
+            found = verdicts(session, purpose, dataset, valid, self._use, consent_seq=seq)
+            counted = select(found.c.verdict, func.count()).group_by(found.c.verdict)
+            return {Verdict(row[0]): row[1] for row in session.execute(counted)}
 
     def take_notice(self, at: datetime, every: timedelta) -> WithdrawalNotice | None:
         """One notice over all queued withdrawals, at the points of a public grid; the same until it is sent."""
@@ -143,23 +178,37 @@ class ConsentVerbs(Desk):
         return number
 
     def _event(self, number: int, subject_id: str, event: ConsentEvent, source: str) -> NewEvent:
-        parts = [
-            handle(self._keys.subject, subject_id).hex(),
-            event.purpose.value,
-            event.decision.value,
-            event.valid_from.timestamp(),
-            None if event.valid_to is None else event.valid_to.timestamp(),
-            event.dataset,
-        ]
-        return NewEvent(number, event, source, event_reference(self._keys.subject, canonical(parts)))
+        name = handle(self._keys.subject, subject_id).hex()
+        return NewEvent(number, event, source, event_reference(self._keys.subject, _statement(name, event)))
+
+
+def _statement(name: str, event: ConsentEvent) -> bytes:
+    """What an event says, as canonical JSON; what it shows for it does not make it another one."""
+    parts: list[object] = [
+        name,
+        str(event.purpose),
+        event.decision.value,
+        _seconds(event.valid_from),
+        None if event.valid_to is None else _seconds(event.valid_to),
+        event.dataset,
+    ]
+    if event.modifiers or event.supersedes is not None:
+        parts += [[[one.code, list(one.values)] for one in event.modifiers], event.supersedes]
+    # For texts without surrogates and numbers of this size this is RFC 8785, ten times faster.
+    return json.dumps(parts, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _seconds(at: datetime) -> float | int:
+    seconds = at.timestamp()
+    return int(seconds) if seconds.is_integer() else seconds
 
 
 def _against_later(events: list[ConsentEvent], known: Sequence[KnownEvent], at: datetime) -> list[ConsentEvent]:
     """A refusal now also refuses permits that are recorded already and begin later: nobody comes back by themselves."""
     return [
-        replace(event, valid_from=later.event.valid_from)
+        replace(event, valid_from=later.event.valid_from, supersedes=None)
         for event in events
-        if event.decision is not Decision.PERMIT
+        if event.decision in REFUSALS
         for later in known
         if later.event.decision is Decision.PERMIT
         and later.event.valid_from > at

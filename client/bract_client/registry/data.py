@@ -7,15 +7,16 @@ from sqlalchemy import insert
 
 from bract.consent import Purpose
 from bract.digest import Digest
-from bract.errors import ALREADY_EXISTS, MALFORMED, BractError
+from bract.errors import ALREADY_EXISTS, MALFORMED, UNKNOWN_SUBJECT, BractError
+from bract.membership import Membership, SubjectMembership
 from bract.retention import RetentionRule
-from bract.value import decode, plain
-from bract_client.registry import decisions, ledger, members, snapshots
+from bract.value import decode, digest_value, plain
+from bract_client.registry import decisions, ledger, members, proofs, snapshots
 from bract_client.registry.desk import Desk
 from bract_client.registry.members import DatasetInfo, IngestReport
 from bract_client.registry.models import Dataset
-from bract_client.registry.snapshots import AdmissionReport, Membership, Snapshot
-from bract_client.sources.location import ImagesLocation, TableLocation, open_source
+from bract_client.registry.snapshots import AdmissionReport, Snapshot
+from bract_client.sources.location import AnyLocation, open_source
 from bract_client.sources.record import Reason
 
 _LONGEST_DAYS = 36_500
@@ -27,7 +28,7 @@ class DataVerbs(Desk):
     def add_dataset(
         self,
         name: str,
-        location: TableLocation | ImagesLocation,
+        location: AnyLocation,
         *,
         retention: RetentionRule,
         subjects_floor: int,
@@ -125,7 +126,7 @@ class DataVerbs(Desk):
             BractError: `unknown-dataset`.
         """
         with self._read() as session:
-            return snapshots.admission(session, dataset, purpose, at)
+            return snapshots.admission(session, dataset, purpose, at, self._use)
 
     def freeze(self, dataset: str, purpose: Purpose, at: datetime) -> Snapshot:
         """The admitted records of now under one root; the same state at the same time gives the same snapshot.
@@ -134,13 +135,14 @@ class DataVerbs(Desk):
             BractError: `unknown-dataset`.
         """
         with self._write() as session:
-            snapshot, new = snapshots.freeze(session, self._keys, dataset, purpose, at)
+            snapshot, new = snapshots.freeze(session, self._keys, dataset, purpose, at, self._use)
             if new:
                 body = {
                     "dataset": dataset,
                     "purpose": purpose.value,
                     "subjects": snapshot.subjects,
                     "records": snapshot.records,
+                    "use": digest_value(self._use),
                 }
                 self._log(session, "snapshot.freeze", snapshot.root, body, at)
             return snapshot
@@ -152,4 +154,16 @@ class DataVerbs(Desk):
             BractError: `stale-clearance` when there is no such snapshot.
         """
         with self._read() as session:
-            return snapshots.prove(session, self._keys, snapshot, record_id)
+            return proofs.prove(session, self._keys, snapshot, record_id)
+
+    def prove_subject_membership(self, subject_id: str, snapshot: Digest) -> SubjectMembership:
+        """Whether a snapshot held a person: a proof for each record that the data set then had of them, and of nobody else.
+
+        Raises:
+            BractError: `unknown-subject`; `stale-clearance` when there is no such snapshot.
+        """
+        with self._read() as session:
+            number = members.subject_no(session, self._keys, subject_id)
+            if number is None:
+                raise BractError(UNKNOWN_SUBJECT)
+            return proofs.prove_subject(session, self._keys, snapshot, number)

@@ -1,25 +1,50 @@
-"""Consent events as rows: added once, never changed; the state derived from them; and the rule over many at once.
-
-`verdicts` is `bract.consent.resolve` in SQL. It reads the derived state when that is exact, and the events themselves
-when a decision lies in the future of the asked time or the question is about an earlier state of knowledge.
-"""
+"""Consent events as rows: added once, never changed, each with what shows it; the derived state is renewed with them."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from hashlib import sha256
+from typing import Any
 
-from sqlalchemy import Select, Subquery, case, delete, func, insert, literal, select, tuple_
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import ColumnElement, func, insert, select
 from sqlalchemy.orm import Session
 
-from bract.consent import ConsentEvent, Decision, Purpose, Verdict
-from bract.database import Utc
+from bract.consent import Capacity, ConsentEvent, Decision, Evidence, ends, sound
 from bract.digest import Digest
-from bract_client.registry.models import EVERYWHERE, ConsentCurrent, ConsentEventRow
+from bract.errors import MALFORMED, BractError
+from bract.vocabulary.modifiers import Modifier
+from bract.vocabulary.purposes import named
+from bract_client.registry import conditions
+from bract_client.registry.derived import derive
+from bract_client.registry.models import EVERYWHERE, ConsentCondition, ConsentEventRow
 
 _CHUNK = 500
-_STATE = ("purpose", "scope", "subject_no", "decision", "refusal", "valid_from", "valid_to", "seq")
+_EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
+_FIRST = (
+    "seq",
+    "subject_no",
+    "purpose",
+    "scope",
+    "decision",
+    "valid_from",
+    "valid_to",
+    "recorded_at",
+    "source",
+    "source_ref",
+)
+_COLUMNS = (
+    *_FIRST,
+    "supersedes_seq",
+    "legal_basis",
+    "evidence_digest",
+    "notice_ref",
+    "capacity",
+    "actor",
+)
+
+FORM = 2
+"""How `Recorded.digest` is made: form 1 had the columns of the first schema only, as text."""
 
 
 @dataclass(frozen=True)
@@ -56,106 +81,126 @@ def record(session: Session, events: Iterable[NewEvent], at: datetime) -> Record
     """Adds the events that are not there yet and renews the derived state; None when all were known.
 
     `recorded_at` never goes back, whatever the clock does.
+
+    Raises:
+        BractError: `malformed` for an event that is not `sound`, or that supersedes anything but an earlier event of its own
+            subject.
     """
     fresh = _unknown(session, list(events))
     if not fresh:
         return None
+    for new in fresh:
+        sound(new.event)
     row = session.execute(
         select(ConsentEventRow.seq, ConsentEventRow.recorded_at).order_by(ConsentEventRow.seq.desc()).limit(1)
     ).first()
     before, recorded_at = (row.seq, max(at, row.recorded_at)) if row else (0, at)
-    session.connection().execute(
-        insert(ConsentEventRow),
-        [
-            {
-                "seq": before + place,
-                "subject_no": new.subject_no,
-                "purpose": new.event.purpose.value,
-                "scope": new.event.dataset or EVERYWHERE,
-                "decision": new.event.decision.value,
-                "valid_from": new.event.valid_from,
-                "valid_to": new.event.valid_to,
-                "recorded_at": recorded_at,
-                "source": new.source,
-                "source_ref": new.reference,
-            }
-            for place, new in enumerate(fresh, start=1)
-        ],
-    )
-    _derive(session, before)
+    _own(session, fresh)
+    kept = [conditions.stored(new.event.modifiers) for new in fresh]
+    numbers = conditions.numbers(session, kept)
+    rows = [
+        _row(new, numbers[modifiers], seq, recorded_at)
+        for seq, (new, modifiers) in enumerate(zip(fresh, kept, strict=True), start=before + 1)
+    ]
+    session.connection().execute(insert(ConsentEventRow), rows)
+    derive(session, before)
+    by_number = {number: _text(modifiers) for modifiers, number in numbers.items()}
+    hasher = sha256()
+    for values in rows:
+        hasher.update(_line(tuple(values[name] for name in _COLUMNS), by_number[values["condition_no"]]))
     last = before + len(fresh)
-    return Recorded(tuple(fresh), before + 1, last, rows_digest(session, before + 1, last))
+    return Recorded(tuple(fresh), before + 1, last, Digest(f"sha256:{hasher.hexdigest()}"))
+
+
+def _row(new: NewEvent, condition_no: int | None, seq: int, recorded_at: datetime) -> dict[str, Any]:
+    event, about = new.event, new.event.evidence
+    return {
+        "seq": seq,
+        "subject_no": new.subject_no,
+        "purpose": str(event.purpose),
+        "scope": event.dataset or EVERYWHERE,
+        "decision": event.decision.value,
+        "valid_from": event.valid_from,
+        "valid_to": ends(event) if event.modifiers else event.valid_to,
+        "recorded_at": recorded_at,
+        "source": new.source,
+        "source_ref": new.reference,
+        "condition_no": condition_no,
+        "supersedes_seq": event.supersedes,
+        "legal_basis": about.legal_basis,
+        "evidence_digest": about.digest,
+        "notice_ref": about.notice,
+        "capacity": None if about.capacity is None else about.capacity.value,
+        "actor": about.actor,
+    }
 
 
 def _unknown(session: Session, events: Sequence[NewEvent]) -> list[NewEvent]:
     fresh = {(new.source, new.reference): new for new in events}
-    names = list(fresh)
-    for start in range(0, len(names), _CHUNK):
-        part = names[start : start + _CHUNK]
-        known = select(ConsentEventRow.source, ConsentEventRow.source_ref).where(
-            tuple_(ConsentEventRow.source, ConsentEventRow.source_ref).in_(part)
-        )
-        for row in session.execute(known):
-            del fresh[row.source, row.source_ref]
+    by_source: dict[str, list[str]] = {}
+    for source, reference in fresh:
+        by_source.setdefault(source, []).append(reference)
+    row = ConsentEventRow
+    for source, references in by_source.items():
+        for start in range(0, len(references), _CHUNK):
+            # One source at a time: SQLite finds a list of pairs only by reading every event.
+            part = row.source_ref.in_(references[start : start + _CHUNK])
+            for reference in session.scalars(select(row.source_ref).where(row.source == source, part)):
+                del fresh[source, reference]
     return list(fresh.values())
 
 
-def rows_digest(session: Session, first: int, last: int) -> Digest:
-    """sha256 over the rows of these events: what the log commits to, so that a changed row is found."""
+def _own(session: Session, fresh: Sequence[NewEvent]) -> None:
+    """That what is superseded is an earlier event of the same subject."""
+    asked = {new.event.supersedes: new.subject_no for new in fresh if new.event.supersedes is not None}
+    wanted = list(asked)
+    for start in range(0, len(wanted), _CHUNK):
+        part = wanted[start : start + _CHUNK]
+        rows = select(ConsentEventRow.seq, ConsentEventRow.subject_no).where(ConsentEventRow.seq.in_(part))
+        found = {row[0]: row[1] for row in session.execute(rows)}
+        if any(found.get(seq) != asked[seq] for seq in part):
+            raise BractError(MALFORMED, "supersedes: not an earlier event of the same subject")
+
+
+def rows_digest(session: Session, first: int, last: int, form: int = FORM) -> Digest:
+    """sha256 over the rows of these events: what the log commits to, so that a changed row is found.
+
+    Args:
+        session: only read.
+        first: number of the first event.
+        last: number of the last.
+        form: as the log entry says; entries that do not say are of form 1.
+    """
+    columns = [getattr(ConsentEventRow, name) for name in _COLUMNS]
+    statement = select(*columns, ConsentCondition.modifiers).outerjoin(
+        ConsentCondition, ConsentCondition.no == ConsentEventRow.condition_no
+    )
+    statement = statement.where(ConsentEventRow.seq.between(first, last)).order_by(ConsentEventRow.seq)
     hasher = sha256()
-    statement = select(*ConsentEventRow.__table__.columns).where(ConsentEventRow.seq.between(first, last))
-    for row in session.execute(statement.order_by(ConsentEventRow.seq).execution_options(yield_per=5000)):
-        hasher.update(repr([str(value) for value in row]).encode())
+    for row in session.execute(statement.execution_options(yield_per=5000)):
+        *values, modifiers = row
+        later = (*values[len(_FIRST) :], modifiers)
+        if form == 1 and not any(one is not None for one in later):  # which these rows cannot have
+            hasher.update(repr([str(value) for value in values[: len(_FIRST)]]).encode())
+        else:
+            hasher.update(_line(tuple(values), modifiers))
     return Digest(f"sha256:{hasher.hexdigest()}")
 
 
-def latest(after: int = 0) -> Select[tuple[object, ...]]:
-    """Of each subject, purpose and scope the decision that stands last in valid time, of the events beyond `after`."""
-    return _last_of(_events().where(ConsentEventRow.seq > after))
+def _line(values: tuple[Any, ...], modifiers: str | None) -> bytes:
+    """A row as numbers and text that cannot be read in two ways: times in microseconds, the conditions written out."""
+    (seq, subject, purpose, scope, decision, valid_from, valid_to, recorded_at, *rest) = values
+    times = (_moment(valid_from), None if valid_to is None else _moment(valid_to), _moment(recorded_at))
+    return repr((seq, subject, purpose, scope, decision, *times, *rest, modifiers)).encode()
 
 
-def _events() -> Select[tuple[object, ...]]:
-    event = ConsentEventRow
-    refusal = case((event.decision == Decision.PERMIT.value, 0), else_=1).label("refusal")
-    place = func.row_number().over(
-        partition_by=(event.purpose, event.scope, event.subject_no),
-        order_by=(event.valid_from.desc(), refusal.desc(), event.seq.desc()),
-    )
-    named = (event.purpose, event.scope, event.subject_no, event.decision, refusal)
-    return select(*named, event.valid_from, event.valid_to, event.seq, place.label("place"))
+@lru_cache(maxsize=1 << 16)
+def _moment(at: datetime) -> int:
+    return (at - _EPOCH) // _MICROSECOND
 
 
-def _last_of(events: Select[tuple[object, ...]]) -> Select[tuple[object, ...]]:
-    ranked = events.subquery()
-    return select(*(ranked.c[name] for name in _STATE)).where(ranked.c.place == 1)
-
-
-def _derive(session: Session, after: int) -> None:
-    """Puts the events beyond `after` into the state, wherever they stand later than what is there."""
-    postgres = session.connection().dialect.name == "postgresql"
-    statement = (postgresql.insert if postgres else sqlite.insert)(ConsentCurrent)
-    statement = statement.from_select(list(_STATE), latest(after))
-    new, old = statement.excluded, ConsentCurrent
-    session.execute(
-        statement.on_conflict_do_update(
-            index_elements=["purpose", "scope", "subject_no"],
-            set_={name: new[name] for name in ("decision", "refusal", "valid_from", "valid_to", "seq")},
-            where=tuple_(new.valid_from, new.refusal, new.seq) > tuple_(old.valid_from, old.refusal, old.seq),
-        )
-    )
-
-
-def rebuild(session: Session) -> None:
-    """Derives the whole state again from the events."""
-    session.execute(delete(ConsentCurrent))
-    _derive(session, 0)
-
-
-def drift(session: Session) -> int:
-    """How many rows of the state differ from what the events say."""
-    state = select(*(getattr(ConsentCurrent, name) for name in _STATE))
-    both = (latest().except_(state), state.except_(latest()))
-    return sum(session.scalar(select(func.count()).select_from(one.subquery())) or 0 for one in both)
+def _text(modifiers: tuple[Modifier, ...]) -> str | None:
+    return conditions.text(modifiers) if modifiers else None
 
 
 def newest(session: Session) -> int:
@@ -163,76 +208,68 @@ def newest(session: Session) -> int:
     return session.scalar(select(func.coalesce(func.max(ConsentEventRow.seq), 0))) or 0
 
 
-def next_change(session: Session, purpose: Purpose, dataset: str, at: datetime) -> datetime | None:
-    """When the next decision that is already recorded begins to count."""
-    event = ConsentEventRow
-    return session.scalar(
-        select(func.min(event.valid_from)).where(
-            event.purpose == purpose.value, event.scope.in_((EVERYWHERE, dataset)), event.valid_from > at
-        )
-    )
-
-
-def verdicts(
-    session: Session, purpose: Purpose, dataset: str, at: datetime, consent_seq: int | None = None
-) -> Subquery:
-    """(subject_no, verdict, until) of every subject that decided anything; others did not consent.
-
-    Args:
-        session: only read.
-        purpose: the purpose asked for.
-        dataset: the data set asked for.
-        at: the valid time asked for.
-        consent_seq: what was known then; None for all that is known now.
-    """
-    scopes = (EVERYWHERE, dataset)
-    current = ConsentCurrent
-    about = (current.purpose == purpose.value, current.scope.in_(scopes))
-    pending = select(current.seq).where(*about, current.valid_from > at).limit(1)
-    if consent_seq is None and session.scalar(pending) is None:
-        standing = select(current.subject_no, current.decision, current.valid_to).where(*about).subquery()
-    else:
-        event = ConsentEventRow
-        known = [] if consent_seq is None else [event.seq <= consent_seq]
-        asked = (event.purpose == purpose.value, event.scope.in_(scopes), event.valid_from <= at)
-        standing = _last_of(_events().where(*asked, *known)).subquery()
-    return _resolved(standing, at)
-
-
-def _resolved(standing: Subquery, at: datetime) -> Subquery:
-    """The rule over at most two rows a subject: one for this data set, one for all of them."""
-    row = standing.c
-    permit = row.decision == Decision.PERMIT.value
-    withdrawn = func.max(case((row.decision == Decision.WITHDRAW.value, 1), else_=0))
-    refused = func.max(case((permit, 0), else_=1))
-    endless = func.max(case((permit & row.valid_to.is_(None), 1), else_=0))
-    end = func.max(row.valid_to)
-    verdict = case(
-        (withdrawn == 1, Verdict.WITHDRAWN.value),
-        (refused == 1, Verdict.DENIED.value),
-        ((endless == 1) | (end > at), Verdict.ADMITTED.value),
-        else_=Verdict.EXPIRED.value,
-    )
-    until = case((endless == 1, literal(None, Utc())), else_=end)
-    return (
-        select(row.subject_no, verdict.label("verdict"), until.label("until"))
-        .group_by(row.subject_no)
-        .subquery("resolved")
-    )
-
-
 def history(session: Session, subject_no: int) -> tuple[KnownEvent, ...]:
     """Every decision of one subject, in the order in which we learnt them."""
-    statement = select(ConsentEventRow).where(ConsentEventRow.subject_no == subject_no)
-    return tuple(
-        KnownEvent(
-            row.seq,
-            ConsentEvent(Purpose(row.purpose), Decision(row.decision), row.valid_from, row.valid_to, row.scope or None),
-            row.recorded_at,
-            row.source,
-        )
-        for row in session.scalars(statement.order_by(ConsentEventRow.seq))
+    return _known(session, ConsentEventRow.subject_no == subject_no)
+
+
+def event(session: Session, seq: int) -> tuple[int, KnownEvent] | None:
+    """The event of that number and its subject's number, None if there is none."""
+    found = _known(session, ConsentEventRow.seq == seq)
+    number = session.scalar(select(ConsentEventRow.subject_no).where(ConsentEventRow.seq == seq))
+    return None if number is None else (number, found[0])
+
+
+def _known(session: Session, where: ColumnElement[bool]) -> tuple[KnownEvent, ...]:
+    statement = (
+        select(ConsentEventRow, ConsentCondition.modifiers)
+        .outerjoin(ConsentCondition, ConsentCondition.no == ConsentEventRow.condition_no)
+        .where(where)
+        .order_by(ConsentEventRow.seq)
     )
+    return tuple(_event(row) for row in session.execute(statement))
+
+
+def _event(found: Any) -> KnownEvent:
+    row, modifiers = found
+    evidence = Evidence(
+        row.legal_basis,
+        None if row.evidence_digest is None else Digest(row.evidence_digest),
+        row.notice_ref,
+        None if row.capacity is None else Capacity(row.capacity),
+        row.actor,
+    )
+    said = ConsentEvent(
+        named(row.purpose),
+        Decision(row.decision),
+        row.valid_from,
+        row.valid_to,
+        row.scope or None,
+        conditions.parsed(modifiers),
+        row.supersedes_seq,
+        evidence,
+    )
+    return KnownEvent(row.seq, said, row.recorded_at, row.source)
+
+
+def seq_of(session: Session, source: str, reference: str) -> int | None:
+    """The number of the event that a source named so, None if there is none."""
+    event = ConsentEventRow
+    return session.scalar(select(event.seq).where(event.source == source, event.source_ref == reference))
+
+
+def by_reference(session: Session, source: str, references: Sequence[str]) -> dict[str, tuple[int, KnownEvent]]:
+    """The events that a source named so, with their subjects' numbers, by their names."""
+    found: dict[str, tuple[int, KnownEvent]] = {}
+    for start in range(0, len(references), _CHUNK):
+        asked = ConsentEventRow.source_ref.in_(references[start : start + _CHUNK])
+        statement = (
+            select(ConsentEventRow, ConsentCondition.modifiers)
+            .outerjoin(ConsentCondition, ConsentCondition.no == ConsentEventRow.condition_no)
+            .where(ConsentEventRow.source == source, asked)
+        )
+        found.update((row[0].source_ref, (row[0].subject_no, _event(row))) for row in session.execute(statement))
+    return found
 
 
 def last_from(session: Session, source: str, scope: str) -> dict[tuple[int, str], str]:

@@ -9,22 +9,31 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
-from bract.consent import Decision, Purpose
+from bract.consent import REFUSALS, Decision, Purpose, UseContext
 from bract.database import reading
 from bract.digest import Digest
 from bract.log import book
-from bract_client.registry import decisions, notices, snapshots
+from bract.vocabulary.purposes import uses
+from bract_client.registry import decisions, notices, snapshots, upkeep
 from bract_client.registry.keys import SiteKeys
 from bract_client.registry.models import LOG, SnapshotRow
 
 
 class Desk:
-    """A registry's database and keys."""
+    """A registry's database and keys, and what the site knows of the use that data are put to."""
 
-    def __init__(self, engine: Engine, subject_key: bytes, signing_key: Ed25519PrivateKey, site: str) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        subject_key: bytes,
+        signing_key: Ed25519PrivateKey,
+        site: str,
+        use: UseContext = UseContext(),  # noqa: B008 - a frozen value
+    ) -> None:
         self._engine = engine
         self._reader = reading(engine)
         self._keys = SiteKeys(site, subject_key, signing_key)
+        self._use = use
 
     @property
     def site(self) -> str:
@@ -49,16 +58,31 @@ class Desk:
 
     def _decided(self, session: Session, recorded: decisions.Recorded, at: datetime) -> tuple[Digest, ...]:
         """Logs new decisions and queues a notice for the snapshots that someone left by them."""
-        body = {"first": recorded.first, "last": recorded.last, "rows": recorded.digest}
-        self._log(session, "consent.record", recorded.events[0].source, body, at)
+        body = {"first": recorded.first, "last": recorded.last, "rows": recorded.digest, "form": decisions.FORM}
+        self._log(session, upkeep.RECORDED, recorded.events[0].source, body, at)
         if session.scalar(select(SnapshotRow.root).limit(1)) is None:
             return ()
-        left: dict[tuple[int, str | None], set[Purpose]] = {}
-        for new in recorded.events:
-            if new.event.decision is not Decision.PERMIT:
-                left.setdefault((new.subject_no, new.event.dataset), set()).add(new.event.purpose)
         roots: set[Digest] = set()
-        for (number, only), purposes in left.items():
-            roots |= snapshots.holding(session, number, purposes, only)
+        for (number, only, wrongly), purposes in _left(session, recorded).items():
+            roots |= snapshots.holding(session, number, purposes, only, wrongly=wrongly)
         notices.queue(session, roots, at)
         return tuple(sorted(roots))
+
+
+def _left(session: Session, recorded: decisions.Recorded) -> dict[tuple[int, str | None, bool], set[Purpose]]:
+    """(subject, data set, only where it was held wrongly) to the uses that new decisions end for it.
+
+    Whoever refuses leaves every snapshot. An end or a correction that comes late leaves only those that should not have
+    held the subject, by what is known now.
+    """
+    left: dict[tuple[int, str | None, bool], set[Purpose]] = {}
+    for new in recorded.events:
+        event = new.event
+        if event.decision in REFUSALS:
+            left.setdefault((new.subject_no, event.dataset, False), set()).update(uses(event.purpose))
+        if event.decision is Decision.EXPIRE:
+            left.setdefault((new.subject_no, event.dataset, True), set()).update(uses(event.purpose))
+        if event.supersedes is not None and (before := decisions.event(session, event.supersedes)) is not None:
+            said = before[1].event
+            left.setdefault((new.subject_no, said.dataset, True), set()).update(uses(said.purpose))
+    return left

@@ -1,7 +1,7 @@
 """Subjects, data sets and records: what an ingest takes, keeps and closes, and what a data set's own words permit."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -25,6 +25,7 @@ FROM_DATASET = "dataset"
 """Source of the permits that a data set itself states."""
 
 _REPORT_EVERY = 1000
+_CHUNK = 500
 
 
 @strict
@@ -122,22 +123,28 @@ def quarantine(session: Session, name: str) -> dict[int, Reason]:
 
 def subjects(session: Session, keys: SiteKeys, ids: Iterable[str], at: datetime) -> dict[str, int]:
     """The numbers of these subjects by identifier; those not yet known are added."""
-    known = {row[0]: row[1] for row in session.execute(select(Subject.handle, Subject.subject_no))}
-    numbers: dict[str, int] = {}
+    names = {subject_id: handle(keys.subject, subject_id) for subject_id in dict.fromkeys(ids)}
+    known = _numbers(session, list(names.values()))
     fresh: list[dict[str, Any]] = []
     count = session.scalar(select(func.coalesce(func.max(Subject.subject_no), 0))) or 0
-    for subject_id in ids:
-        if subject_id in numbers:
-            continue
-        name = handle(keys.subject, subject_id)
+    for name in names.values():
         if name not in known:
             count += 1
             known[name] = count
             fresh.append({"subject_no": count, "handle": name, "key_id": keys.subject_key_id, "created_at": at})
-        numbers[subject_id] = known[name]
     if fresh:
         session.connection().execute(insert(Subject), fresh)
-    return numbers
+    return {subject_id: known[name] for subject_id, name in names.items()}
+
+
+def _numbers(session: Session, handles: Sequence[bytes]) -> dict[bytes, int]:
+    known: dict[bytes, int] = {}
+    for start in range(0, len(handles), _CHUNK):
+        asked = Subject.handle.in_(handles[start : start + _CHUNK])
+        known.update(
+            (row[0], row[1]) for row in session.execute(select(Subject.handle, Subject.subject_no).where(asked))
+        )
+    return known
 
 
 def subject_no(session: Session, keys: SiteKeys, subject_id: str) -> int | None:

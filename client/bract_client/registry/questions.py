@@ -12,13 +12,13 @@ from bract.privacy.spec import Mechanism
 from bract.signing import Envelope, parse_envelope
 from bract.value import decode
 from bract_client.registry import ledger, snapshots
-from bract_client.registry.consent import ConsentVerbs
+from bract_client.registry.imports import ImportVerbs
 from bract_client.registry.models import ClearanceRow, PrivacyAccount, ReceiptRow, ReservationRow, SnapshotRow
 
 
 @dataclass(frozen=True)
 class Account:
-    """A data set's privacy account: its cap, and every mechanism that was ever reserved, whatever came of it."""
+    """A data set's privacy account: its cap, and every mechanism that was reserved and not given back unused."""
 
     dataset: str
     cap_epsilon: float
@@ -28,7 +28,7 @@ class Account:
 
 @dataclass(frozen=True)
 class Part:
-    """Whether the snapshot of a round held a record of one person, and what the round reserved, if it came to that."""
+    """Whether the snapshot of a round held a record of one person, and what the round reserved and did not give back."""
 
     campaign: Digest
     number: int
@@ -69,7 +69,7 @@ def spend(parts: Iterable[Part], accounts: Iterable[Account]) -> Spend:
     )
 
 
-class Questions(ConsentVerbs):
+class Questions(ImportVerbs):
     """Answers that change nothing."""
 
     def accounts(self) -> tuple[Account, ...]:
@@ -104,7 +104,12 @@ class Questions(ConsentVerbs):
             wanted = (
                 select(row.campaign, row.number, row.snapshot, kept.dataset, reserved.mechanism)
                 .join(kept, kept.root == row.snapshot)
-                .outerjoin(reserved, (reserved.campaign == row.campaign) & (reserved.number == row.number))
+                .outerjoin(
+                    reserved,
+                    (reserved.campaign == row.campaign)
+                    & (reserved.number == row.number)
+                    & (reserved.state != ledger.ABORTED),
+                )
                 .order_by(row.issued_at, row.number)
             )
             return tuple(

@@ -91,7 +91,7 @@ class RoundVerbs(Desk):
             BractError: `stale-clearance` when there is no such snapshot.
         """
         with self._read() as session:
-            return snapshots.usable(session, snapshot, at)
+            return snapshots.usable(session, snapshot, at, self._use)
 
     def left(self, clearance: Digest, campaign: Digest, number: int, since: datetime, at: datetime) -> bool:
         """Whether somebody whom the clearance's snapshot held at `since` may no longer be used at `at`."""
@@ -118,7 +118,8 @@ class RoundVerbs(Desk):
         `cap` is what the policy allows today; it can only lower the account's own.
 
         Raises:
-            BractError: `unknown-dataset`; `budget-exhausted`; `wrong-state` when the round reserved something else.
+            BractError: `unknown-dataset`; `budget-exhausted`; `wrong-state` when the round reserved something else, or
+                gave its reservation back.
         """
         with self._write() as session:
             envelope, new = ledger.reserve(
@@ -137,14 +138,15 @@ class RoundVerbs(Desk):
         """
         with self._read() as session:
             row = session.get(ReservationRow, (campaign, number))
-            if row is None or row.name != name:
-                raise BractError(NO_RESERVATION, "the plan names another reservation")
+            if row is None or row.name != name or row.state == ledger.ABORTED:
+                raise BractError(NO_RESERVATION, "the plan names another reservation, or one that was given back")
 
     def settle(self, campaign: Digest, number: int, spent: Mechanism, at: datetime) -> None:
         """Notes what the round really spent; the account keeps the whole reservation.
 
         Raises:
-            BractError: `no-reservation`; `overspend`; `wrong-state` once it expired or was settled differently.
+            BractError: `no-reservation`; `overspend`; `wrong-state` once it expired, was given back or was settled
+                differently.
         """
         with self._write() as session:
             if ledger.settle(session, campaign, number, spent, at):
@@ -158,7 +160,7 @@ class RoundVerbs(Desk):
                 self._log(session, "privacy.expire", campaign, {"campaign": campaign, "number": number}, at)
 
     def spent(self, dataset: str) -> tuple[Mechanism, ...]:
-        """Every mechanism that was ever reserved on the data set, whatever came of it."""
+        """Every mechanism that was reserved on the data set, whatever came of it, but for those given back unused."""
         with self._read() as session:
             return ledger.spent(session, dataset)
 

@@ -1,25 +1,48 @@
 """Who is admitted, and the frozen answer: a Merkle root over the admitted records that tells nobody who they are."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, case, func, insert, literal, or_, select
+from sqlalchemy import ColumnElement, Select, case, func, insert, literal, null, or_, select
 from sqlalchemy.orm import Session
 
-from bract.consent import Purpose, Verdict, resolve
+from bract.consent import Purpose, Verdict, resolve, uncorrected
 from bract.digest import Digest, canonical
 from bract.errors import NO_ADMITTED, STALE_CLEARANCE, BractError
 from bract.log.checkpoint import root_digest
-from bract.log.merkle import leaf_hash, prove_inclusion, root
+from bract.log.merkle import root
+from bract.membership import Membership
 from bract.retention import RetentionRule
+from bract.value import decode, plain
+from bract.vocabulary.modifiers import UseContext
 from bract_client.handles import snapshot_salt
 from bract_client.registry import decisions
 from bract_client.registry.keys import SiteKeys
 from bract_client.registry.members import DatasetInfo, dataset
 from bract_client.registry.models import Quarantine, Record, SnapshotRow
+from bract_client.registry.resolving import judge, next_change
+
+__all__ = [
+    "AdmissionReport",
+    "Member",
+    "Membership",
+    "Snapshot",
+    "admission",
+    "expiry",
+    "freeze",
+    "holding",
+    "leaves",
+    "row_of",
+    "salt_of",
+    "then",
+    "usable",
+]
+
+_PAGE = 20_000
+_LEAF = b"\x00"  # RFC 9162 §2.1.1, without a call for each of a million
 
 
 @dataclass(frozen=True)
@@ -47,17 +70,7 @@ class Snapshot:
     records: int
 
 
-@dataclass(frozen=True)
-class Membership:
-    """Proof that a record's leaf is in a snapshot (`bract.log.merkle.verify_inclusion`)."""
-
-    leaf: bytes
-    index: int
-    size: int
-    proof: tuple[bytes, ...]
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Member:
     """A record that may be used: where to load it, and what it must still be."""
 
@@ -67,41 +80,53 @@ class Member:
     record_digest: bytes
 
 
+@dataclass(frozen=True)
+class _Judged:
+    """The data set's records at one member number, and what consent and retention say about each."""
+
+    statement: Select[Any]
+    verdict: ColumnElement[str]
+    until: ColumnElement[Any]
+
+    @property
+    def admitted(self) -> Select[Any]:
+        """Those that may be used."""
+        return self.statement.where(self.verdict == Verdict.ADMITTED.value)
+
+
 def _records(
-    session: Session, about: DatasetInfo, purpose: Purpose, at: datetime, consent_seq: int | None = None
-) -> Select[Any]:
+    session: Session,
+    about: DatasetInfo,
+    purpose: Purpose,
+    at: datetime,
+    use: UseContext,
+    consent_seq: int | None = None,
+) -> _Judged:
     """Every record that the data set had at `about.member_seq`, with its verdict by what was known at `consent_seq`."""
-    resolved = decisions.verdicts(session, purpose, about.name, at, consent_seq)
-    verdict: ColumnElement[str] = func.coalesce(resolved.c.verdict, Verdict.NO_CONSENT.value)
+    found = judge(session, Record.subject_no, purpose, about.name, at, use, consent_seq=consent_seq)
+    verdict: ColumnElement[str] = func.coalesce(found.verdict, Verdict.NO_CONSENT.value)
     days = about.retention.ceiling_days
     if days is not None:
         over = Record.collected_at <= at - timedelta(days=days)
         verdict = case(((verdict == Verdict.ADMITTED.value) & over, literal(Verdict.RETENTION.value)), else_=verdict)
+    statement = found.join(select().select_from(Record)).where(*_there(about.name, about.member_seq))
+    return _Judged(statement, verdict, found.until)
+
+
+def _there(name: str, member_seq: int) -> tuple[ColumnElement[bool], ...]:
     return (
-        select(
-            Record.record_no,
-            Record.subject_no,
-            Record.record_id,
-            Record.record_digest,
-            Record.collected_at,
-            verdict.label("verdict"),
-            resolved.c.until,
-        )
-        .outerjoin(resolved, resolved.c.subject_no == Record.subject_no)
-        .where(
-            Record.dataset == about.name,
-            Record.added_seq <= about.member_seq,
-            or_(Record.removed_seq.is_(None), Record.removed_seq > about.member_seq),
-        )
+        Record.dataset == name,
+        Record.added_seq <= member_seq,
+        or_(Record.removed_seq.is_(None), Record.removed_seq > member_seq),
     )
 
 
-def admission(session: Session, name: str, purpose: Purpose, at: datetime) -> AdmissionReport:
+def admission(session: Session, name: str, purpose: Purpose, at: datetime, use: UseContext) -> AdmissionReport:
     """Counts of who may be used now, and of the others by reason."""
     about = dataset(session, name)
-    rows = _records(session, about, purpose, at).subquery()
-    people = func.count(rows.c.subject_no.distinct())
-    counted = select(rows.c.verdict, func.count(), people).group_by(rows.c.verdict)
+    rows = _records(session, about, purpose, at, use)
+    people = func.count(Record.subject_no.distinct())
+    counted = rows.statement.add_columns(rows.verdict, func.count(), people).group_by(rows.verdict)
     found = {Verdict(row[0]): (row[1], row[2]) for row in session.execute(counted)}
     records, persons = found.pop(Verdict.ADMITTED, (0, 0))
     refused = {verdict: count for verdict, (count, _) in found.items()}
@@ -111,24 +136,33 @@ def admission(session: Session, name: str, purpose: Purpose, at: datetime) -> Ad
     return AdmissionReport(persons, records, refused)
 
 
-def freeze(session: Session, keys: SiteKeys, name: str, purpose: Purpose, at: datetime) -> tuple[Snapshot, bool]:
+def freeze(
+    session: Session, keys: SiteKeys, name: str, purpose: Purpose, at: datetime, use: UseContext
+) -> tuple[Snapshot, bool]:
     """The snapshot of now, and whether it is new: the same question at the same state gives the same snapshot."""
     about = dataset(session, name)
     consent_seq = decisions.newest(session)
-    rows = _records(session, about, purpose, at).subquery()
-    admitted = select(rows).where(rows.c.verdict == Verdict.ADMITTED.value)
-    salt = snapshot_salt(keys.subject, _about(name, purpose, at, consent_seq, about.member_seq))
+    admitted = _records(session, about, purpose, at, use)
+    oldest = Record.collected_at if about.retention.ceiling_days is not None else null()
     people: set[int] = set()
-    ends: set[datetime | None] = {decisions.next_change(session, purpose, name, at)}
-    leaves: list[bytes] = []
-    for row in session.execute(admitted):
-        people.add(row.subject_no)
-        ends.add(row.until)
-        ends.add(about.retention.ends(row.collected_at))
-        leaves.append(_leaf(salt, row.record_digest))
-    until = min((end for end in ends if end is not None), default=None)
-    top = root_digest(root([leaf_hash(leaf) for leaf in sorted(leaves)]))
-    snapshot = Snapshot(top, name, purpose, at, until, len(people), len(leaves))
+    untils: set[Any] = set()
+    collected: set[Any] = set()
+    digests: list[bytes] = []
+    for number, until, taken, digest in _raw(
+        session, admitted.admitted.add_columns(Record.subject_no, admitted.until, oldest, Record.record_digest)
+    ):
+        people.add(number)
+        untils.add(until)
+        collected.add(taken)
+        digests.append(digest)
+    salt = snapshot_salt(keys.subject, _about(name, purpose, at, use, consent_seq, about.member_seq))
+    top = root_digest(root([sha256(_LEAF + leaf).digest() for leaf in leaves(salt, digests)]))
+    ends = [next_change(session, purpose, name, at), _first(untils)]
+    if (first_taken := _first(collected)) is not None:
+        ends.append(about.retention.ends(first_taken))
+    first = min((end for end in ends if end is not None), default=None)
+    subjects, records = len(people), len(digests)
+    snapshot = Snapshot(top, name, purpose, at, first, subjects, records)
     if session.get(SnapshotRow, top) is not None:
         return snapshot, False
     values = {
@@ -136,14 +170,43 @@ def freeze(session: Session, keys: SiteKeys, name: str, purpose: Purpose, at: da
         "dataset": name,
         "purpose": purpose.value,
         "at": at,
-        "until": until,
+        "until": first,
         "consent_seq": consent_seq,
         "member_seq": about.member_seq,
-        "n_subjects": snapshot.subjects,
-        "n_records": snapshot.records,
+        "n_subjects": subjects,
+        "n_records": records,
+        "use": plain(use),
     }
     session.execute(insert(SnapshotRow), values)
     return snapshot, True
+
+
+def _raw(session: Session, statement: Select[Any]) -> Iterator[Sequence[Any]]:
+    """Rows as the driver gives them: a million of them are not worth a converted object each."""
+    cursor = session.connection().execute(statement).cursor
+    while rows := cursor.fetchmany(_PAGE):
+        yield from rows
+
+
+def _first(moments: Iterable[Any]) -> datetime | None:
+    """The first of some moments as the driver gives them: texts on SQLite, times on PostgreSQL."""
+    found = [one for one in moments if one is not None]
+    if not found:
+        return None
+    first = min(found)
+    return datetime.fromisoformat(f"{first}+00:00") if isinstance(first, str) else first.astimezone(UTC)
+
+
+def leaves(salt: bytes, digests: Iterable[bytes]) -> list[bytes]:
+    """The leaves of a snapshot, in their order."""
+    begun = sha256(salt)
+    found: list[bytes] = []
+    for record_digest in digests:
+        hasher = begun.copy()
+        hasher.update(record_digest)
+        found.append(hasher.digest())
+    found.sort()
+    return found
 
 
 def expiry(snapshot: Snapshot, at: datetime, ttl: timedelta, min_subjects: int) -> datetime:
@@ -161,7 +224,7 @@ def expiry(snapshot: Snapshot, at: datetime, ttl: timedelta, min_subjects: int) 
     return at + ttl
 
 
-def usable(session: Session, snapshot: Digest, at: datetime) -> tuple[Member, ...]:
+def usable(session: Session, snapshot: Digest, at: datetime, use: UseContext) -> tuple[Member, ...]:
     """The records of a snapshot that may still be used now: still there, still permitted, not over their time.
 
     In the order of their subjects.
@@ -169,39 +232,40 @@ def usable(session: Session, snapshot: Digest, at: datetime) -> tuple[Member, ..
     Raises:
         BractError: `stale-clearance` when there is no such snapshot.
     """
-    row = _row(session, snapshot)
+    row = row_of(session, snapshot)
     about = dataset(session, row.dataset)
-    now = _records(session, about, Purpose(row.purpose), at).subquery()
-    members = _members(session, row, about).subquery()
-    statement = select(now.c.record_no, now.c.subject_no, now.c.record_id, now.c.record_digest).where(
-        now.c.verdict == Verdict.ADMITTED.value, now.c.record_no.in_(select(members.c.record_no))
+    now = _records(session, about, Purpose(row.purpose), at, use)
+    then = judge(
+        session,
+        Record.subject_no,
+        Purpose(row.purpose),
+        about.name,
+        row.at,
+        _use(row),
+        consent_seq=row.consent_seq,
+        name="then",
     )
-    ordered = statement.order_by(now.c.subject_no, now.c.record_no)
-    return tuple(Member(*found) for found in session.execute(ordered))
-
-
-def prove(session: Session, keys: SiteKeys, snapshot: Digest, record_id: str) -> Membership | None:
-    """The proof that a record is in a snapshot, None if it is not."""
-    row = _row(session, snapshot)
-    members = _members(session, row, dataset(session, row.dataset)).subquery()
-    salt = snapshot_salt(
-        keys.subject, _about(row.dataset, Purpose(row.purpose), row.at, row.consent_seq, row.member_seq)
+    statement = then.join(now.admitted).where(
+        *_there(about.name, row.member_seq), then.verdict == Verdict.ADMITTED.value
     )
-    leaves: list[bytes] = []
-    mine: bytes | None = None
-    for found in session.execute(select(members.c.record_id, members.c.record_digest)):
-        leaves.append(_leaf(salt, found.record_digest))
-        if found.record_id == record_id:
-            mine = leaves[-1]
-    if mine is None:
-        return None
-    leaves.sort()
-    place = leaves.index(mine)
-    return Membership(mine, place, len(leaves), prove_inclusion(place, [leaf_hash(leaf) for leaf in leaves]))
+    ordered = statement.add_columns(
+        Record.record_no, Record.subject_no, Record.record_id, Record.record_digest
+    ).order_by(Record.subject_no, Record.record_no)
+    return tuple(Member(*found) for found in _raw(session, ordered))
 
 
-def holding(session: Session, subject_no: int, purposes: Iterable[Purpose], only: str | None) -> set[Digest]:
-    """The snapshots that ever held a record of this subject, for these purposes (and one data set, if given)."""
+def holding(
+    session: Session, subject_no: int, purposes: Iterable[Purpose], only: str | None, *, wrongly: bool = False
+) -> set[Digest]:
+    """The snapshots that ever held a record of this subject, for these purposes (and one data set, if given).
+
+    Args:
+        session: only read.
+        subject_no: the subject.
+        purposes: of the snapshots.
+        only: one data set; None for all.
+        wrongly: only those that would not have held it, had the site known then what it knows now.
+    """
     events = decisions.history(session, subject_no)
     statement = (
         select(SnapshotRow, Record.collected_at)
@@ -220,30 +284,48 @@ def holding(session: Session, subject_no: int, purposes: Iterable[Purpose], only
     for row, collected_at in session.execute(statement):
         if row.dataset not in rules:
             rules[row.dataset] = dataset(session, row.dataset).retention
-        known = [one.event for one in events if one.seq <= row.consent_seq]
-        verdict = resolve(known, Purpose(row.purpose), row.dataset, row.at).verdict
-        if verdict is Verdict.ADMITTED and not rules[row.dataset].over(collected_at, row.at):
+        if rules[row.dataset].over(collected_at, row.at) or not _admitted(events, row, row.consent_seq):
+            continue
+        if not (wrongly and _admitted(events, row, None)):
             found.add(Digest(row.root))
     return found
 
 
-def _row(session: Session, snapshot: Digest) -> SnapshotRow:
+def _admitted(events: Iterable[decisions.KnownEvent], row: SnapshotRow, known: int | None) -> bool:
+    learnt = uncorrected((one.seq, one.event) for one in events if known is None or one.seq <= known)
+    verdict = resolve(learnt, Purpose(row.purpose), row.dataset, row.at, _use(row)).verdict
+    return verdict is Verdict.ADMITTED
+
+
+def row_of(session: Session, snapshot: Digest) -> SnapshotRow:
+    """The snapshot's row.
+
+    Raises:
+        BractError: `stale-clearance` when there is no such snapshot.
+    """
     row = session.get(SnapshotRow, snapshot)
     if row is None:
         raise BractError(STALE_CLEARANCE, "the site has no such snapshot")
     return row
 
 
-def _members(session: Session, row: SnapshotRow, about: DatasetInfo) -> Select[Any]:
-    """The records that were admitted when the snapshot was taken, from what was known then."""
-    then = replace(about, member_seq=row.member_seq)
-    rows = _records(session, then, Purpose(row.purpose), row.at, row.consent_seq).subquery()
-    return select(rows).where(rows.c.verdict == Verdict.ADMITTED.value)
+def then(session: Session, row: SnapshotRow, *columns: Any) -> Iterator[Sequence[Any]]:
+    """Of every record that the data set had when the snapshot was taken, these columns and its verdict then."""
+    before = replace(dataset(session, row.dataset), member_seq=row.member_seq)
+    judged = _records(session, before, Purpose(row.purpose), row.at, _use(row), row.consent_seq)
+    return _raw(session, judged.statement.add_columns(*columns, judged.verdict))
 
 
-def _about(name: str, purpose: Purpose, at: datetime, consent_seq: int, member_seq: int) -> bytes:
-    return canonical([name, purpose.value, at.timestamp(), consent_seq, member_seq])
+def salt_of(keys: SiteKeys, row: SnapshotRow) -> bytes:
+    """The secret salt of a snapshot's leaves."""
+    about = _about(row.dataset, Purpose(row.purpose), row.at, _use(row), row.consent_seq, row.member_seq)
+    return snapshot_salt(keys.subject, about)
 
 
-def _leaf(salt: bytes, record_digest: bytes) -> bytes:
-    return sha256(salt + record_digest).digest()
+def _use(row: SnapshotRow) -> UseContext:
+    return UseContext() if row.use is None else decode(UseContext, row.use)
+
+
+def _about(name: str, purpose: Purpose, at: datetime, use: UseContext, consent_seq: int, member_seq: int) -> bytes:
+    known = [] if use == UseContext() else [plain(use)]
+    return canonical([name, purpose.value, at.timestamp(), consent_seq, member_seq, *known])

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from bract_client.sources.folder import Folder
 from bract_client.sources.lines import lines
 from bract_client.sources.record import (
     BadLine,
@@ -37,20 +38,19 @@ class Images:
     """A folder of PNG images of one shape (channels, height, width)."""
 
     def __init__(self, folder: Path, shape: tuple[int, int, int]) -> None:
-        self._folder = folder
-        self._root = folder.resolve()
+        self._folder = Folder(folder)
         self._shape = shape
 
     def records(self) -> Iterator[SourceRecord | Unreadable]:
         """See `Source.records`; every image is decoded once, so that what is recorded can be read."""
-        for item in lines(self._folder / MANIFEST, _COLUMNS):
+        for item in lines(self._folder.path / MANIFEST, _COLUMNS):
             if isinstance(item, Unreadable):
                 yield item
                 continue
             number, row = item
             try:
                 named = fields(row["record_id"], row["subject_id"], row["collected_at"], _purposes(row))
-                data = self._read(row["file"])
+                data = self._folder.read(row["file"], MAX_FILE_BYTES)
                 decode_png(data, self._shape)
                 yield named.record(sha256(data).digest(), number)
             except BadLine as bad:
@@ -60,7 +60,7 @@ class Images:
         """See `Source.load`; float32 (n, C, H, W) in [0, 1]."""
         files = {
             item[1]["record_id"]: item[1]["file"]
-            for item in lines(self._folder / MANIFEST, _COLUMNS)
+            for item in lines(self._folder.path / MANIFEST, _COLUMNS)
             if not isinstance(item, Unreadable)
         }
         values = np.zeros((len(record_ids), *self._shape), dtype=np.float32)
@@ -69,28 +69,12 @@ class Images:
             if record_id not in files:
                 continue
             try:
-                data = self._read(files[record_id])
+                data = self._folder.read(files[record_id], MAX_FILE_BYTES)
                 values[place] = decode_png(data, self._shape)
                 digests[place] = sha256(data).digest()
             except BadLine:
                 continue
         return Payloads(values, tuple(digests))
-
-    def _read(self, name: str) -> bytes:
-        """The bytes of a file inside the folder; links may not lead out of it."""
-        if not name or not name.isprintable():
-            raise BadLine(Reason.BAD_PATH)
-        try:
-            path = (self._root / name).resolve()
-            if Path(name).is_absolute() or not path.is_relative_to(self._root):
-                raise BadLine(Reason.BAD_PATH)
-            with path.open("rb") as file:
-                data = file.read(MAX_FILE_BYTES + 1)
-        except (OSError, RuntimeError, ValueError) as error:
-            raise BadLine(Reason.MISSING_FILE) from error
-        if len(data) > MAX_FILE_BYTES:
-            raise BadLine(Reason.TOO_LARGE)
-        return data
 
 
 def decode_png(data: bytes, shape: tuple[int, int, int]) -> npt.NDArray[np.float32]:

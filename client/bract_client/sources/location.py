@@ -8,6 +8,7 @@ from pydantic import Field
 
 from bract.tables import schema
 from bract.value import strict
+from bract_client.sources.files import Files
 from bract_client.sources.images import Images
 from bract_client.sources.record import Source
 from bract_client.sources.table import Table
@@ -35,10 +36,20 @@ class ImagesLocation:
     width: Annotated[int, Field(ge=1, le=4096)]
 
 
-SourceLocation = Annotated[TableLocation | ImagesLocation, Field(discriminator="kind")]
+@strict
+@dataclass(frozen=True)
+class FilesLocation:
+    """A folder with manifest.csv or manifest.jsonl and files of any kind, kept as their bytes; no encoder reads them yet."""
+
+    kind: Literal["files"]
+    path: str
 
 
-def open_source(location: TableLocation | ImagesLocation) -> Source:
+AnyLocation = TableLocation | ImagesLocation | FilesLocation
+SourceLocation = Annotated[AnyLocation, Field(discriminator="kind")]
+
+
+def open_source(location: AnyLocation) -> Source:
     """The source at this location; nothing is read yet.
 
     Raises:
@@ -47,5 +58,7 @@ def open_source(location: TableLocation | ImagesLocation) -> Source:
     match location:
         case TableLocation():
             return Table(Path(location.path), schema(location.schema))
+        case FilesLocation():
+            return Files(Path(location.path))
         case ImagesLocation():
             return Images(Path(location.path), (location.channels, location.height, location.width))

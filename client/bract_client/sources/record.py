@@ -16,9 +16,10 @@ from bract_client.handles import plausible
 
 
 class Reason(StrEnum):
-    """Why a line of a source was not taken."""
+    """Why a line of a source was not taken. The list is closed, and no reason tells what stood in the line."""
 
     BAD_LINE = "bad-line"
+    TOO_LONG = "line-too-long"
     BAD_RECORD_ID = "bad-record-id"
     BAD_SUBJECT_ID = "bad-subject-id"
     RECORD_NAMES_SUBJECT = "record-id-is-subject-id"
@@ -32,6 +33,23 @@ class Reason(StrEnum):
     MISSING_FILE = "missing-file"
     TOO_LARGE = "too-large"
     WRONG_SHAPE = "wrong-shape"
+    WRONG_DIGEST = "wrong-digest"
+    # of decisions
+    NO_ZONE = "time-without-zone"
+    UNKNOWN_BASIS = "unknown-legal-basis"
+    UNKNOWN_MODIFIER = "unknown-modifier"
+    BAD_EVIDENCE = "bad-evidence"
+    BAD_REFERENCE = "bad-reference"
+    SAID_TWICE = "reference-twice"
+    REPLACED = "replaced-before"
+    REFUSAL_STANDS = "refusal-without-evidence"
+    # of FHIR resources
+    NOT_FHIR = "not-a-resource"
+    NOT_IN_FORCE = "not-in-force"
+    AMBIGUOUS_SUBJECT = "ambiguous-subject"
+    NO_PURPOSE = "no-purpose"
+    NO_DECISION = "no-decision"
+    NOT_EXPRESSIBLE = "not-expressible"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +72,15 @@ class SourceRecord:
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """A line that was not taken; lines count from 1, as an editor shows them (a Parquet row's line is its number)."""
+    """A line that was not taken; lines count from 1, as an editor shows them (a Parquet row's line is its number).
+
+    Attributes:
+        reference: the source's own name of the line, where it has one that can be read.
+    """
 
     line: int
     reason: Reason
+    reference: str | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)

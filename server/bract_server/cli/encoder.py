@@ -8,7 +8,7 @@ import typer
 
 from bract import console
 from bract.errors import ALREADY_EXISTS, BractError
-from bract_server.cli.options import AsJson, HubFolder
+from bract_server.cli.options import AsJson, HubFolder, now
 from bract_server.home import open_home
 from bract_server.hub import open_registry, open_store
 
@@ -53,6 +53,7 @@ def export(
     version = registry.latest_version(registry.campaign(campaign).digest)
     if out.exists():
         raise BractError(ALREADY_EXISTS, out.name)
+    registry.note_export(version.value.arrays, str(out.absolute()), now())
     shutil.copyfile(open_store(home).read(version.value.arrays), out)
     told = {"version": version.digest, "arrays": version.value.arrays, "file": str(out)}
     if as_json:
@@ -64,16 +65,21 @@ def export(
 @app.command()
 def probe(
     campaign: Annotated[str, typer.Argument(help="The campaign's name.")],
+    register: Annotated[bool, typer.Option("--register", help="Register it in lineage as an evaluation.")] = False,
     hub: HubFolder = Path(),
     as_json: AsJson = False,
 ) -> None:
     """Linear probe of the newest encoder on labelled persons who are at no site, beside three baselines."""
-    from bract_server.evaluate.campaign import judge, plain, show  # noqa: PLC0415 - loads torch
+    from bract_server.evaluate.campaign import judge, plain, record, show  # noqa: PLC0415 - loads torch
 
     home = open_home(hub)
+    registry = open_registry(home)
     with console.err.status("training probes"):
-        report = judge(open_registry(home), open_store(home), campaign)
+        report = judge(registry, open_store(home), campaign)
+    evaluation = record(registry, campaign, report, now()) if register else None
     if as_json:
-        console.emit(plain(report))
+        console.emit({**plain(report), **({"evaluation": evaluation} if evaluation else {})})
         return
     console.out.print(show(report))
+    if evaluation:
+        console.out.print(f"evaluation {evaluation}")

@@ -9,9 +9,26 @@ from bract import __version__, console
 from bract.enrolment import grouped
 from bract.objectives.spec import CATALOGUE, PrivacyStructure
 from bract.supervisor import Supervisor, is_running, only_one
+from bract_server import disposal
 from bract_server import doctor as checks
 from bract_server import home as homes
-from bract_server.cli import campaign, demo, encoder, enrol, privacy, records
+from bract_server.cli import (
+    approval,
+    ask,
+    audit,
+    campaign,
+    demo,
+    encoder,
+    enrol,
+    export,
+    ledger,
+    lineage,
+    log,
+    privacy,
+    records,
+    release,
+    retention,
+)
 from bract_server.cli.options import AsJson, HubFolder, now
 from bract_server.hub import open_registry, programs, schema_revisions
 
@@ -24,9 +41,17 @@ app = typer.Typer(
 app.add_typer(enrol.app, name="enrol")
 app.add_typer(campaign.app, name="campaign")
 app.add_typer(encoder.app, name="encoder")
+app.add_typer(lineage.app, name="lineage")
+app.add_typer(release.app, name="release")
+app.add_typer(approval.app, name="approval")
 app.add_typer(records.withdrawals, name="withdrawal")
-app.add_typer(records.log, name="log")
+app.add_typer(retention.app, name="retention")
+app.add_typer(log.app, name="log")
+app.add_typer(audit.app, name="audit")
+ask.join(audit.app)
 app.add_typer(privacy.app, name="privacy")
+app.add_typer(ledger.app, name="ledger")
+app.add_typer(export.app, name="export")
 app.command("sample")(demo.sample)
 app.command("demo")(demo.demo)
 
@@ -58,7 +83,7 @@ def hub(folder: Annotated[Path, typer.Argument(envvar="BRACT_HUB", help="The hub
     home = homes.open_home(folder)
     with only_one(home.root):
         settings = home.settings()
-        open_registry(home)
+        disposal.before_start(home, open_registry(home), now)
 
         def ready() -> None:
             console.out.print(

@@ -254,7 +254,8 @@ def _affected(story: Story) -> None:
         time.sleep(_POLL_S)
     impacts = [impact for notice in notices for impact in story.registry.impacts(notice.notice)]
     withdrawal["affected_models"] = [
-        {"version": i.version, "round": i.number, "effect": i.effect} for i in sorted(impacts, key=lambda i: i.number)
+        {"version": i.version, "round": i.number, "effect": i.effect}
+        for i in sorted(impacts, key=lambda i: i.number or 0)
     ]
     say(
         f"the person's record was in the snapshot of round {held}, and in none from round {withdrawal['round_excluded']} on"
@@ -294,7 +295,7 @@ def _probe(story: Story) -> None:
 
 
 def _log(story: Story) -> None:
-    heading("7. The log, recomputed")
+    heading("7. The log, recomputed, and verified by whoever trusts nobody")
     hub = command(HUB, "log", "verify", "--hub", str(story.home.root))
     sites = each([(SITE, "log", "verify", "--site", str(story.site(name))) for name in story.names])
     story.told["log"] = {
@@ -303,6 +304,14 @@ def _log(story: Story) -> None:
         "sites": {name: site["entries"] for name, site in zip(story.names, sites, strict=True)},
     }
     say(f"hub: {hub['entries']} entries verify; sites: {', '.join(str(s['entries']) for s in sites)} entries verify")
+    bundle = story.folder / "audit.zip"
+    written = command(HUB, "audit", "bundle", str(bundle), "--hub", str(story.home.root))
+    verified = command(HUB, "audit", "verify", str(bundle), "--key", written["fingerprint"])
+    story.told["audit"] = {"bundle": str(bundle), "fingerprint": written["fingerprint"], **verified}
+    witnesses = ", ".join(f"{name} up to {size}" for name, size in verified["witnesses"].items())
+    say(
+        f"{bundle.name}: {verified['size']} entries, {verified['signed']} signed things, cosigned by {witnesses or 'nobody'}"
+    )
 
 
 def _farewell(story: Story) -> None:
@@ -311,7 +320,8 @@ def _farewell(story: Story) -> None:
     say("Try next (bract and bract-site are in .venv/bin):")
     for text in (
         f"bract campaign show {CAMPAIGN} --hub {hub}",
-        f"bract withdrawal list --hub {hub}",
+        f"bract audit verify {story.folder / 'audit.zip'} --key {story.home.fingerprint()}",
+        f"bract audit ask 6 --hub {hub}",
         f"bract encoder export {CAMPAIGN} encoder.safetensors --hub {hub}",
         f"bract-site ledger --site {site}",
         f"bract-site doctor --site {site}",

@@ -4,14 +4,15 @@ Rules:
     1. It is signed with the enrolled key of a site that is not revoked, and speaks of that site.
     2. Its round is proposed and not yet open, in a campaign whose plan names the site and whose data set it is about.
     3. A clearance is for the plan's purpose, under the consent rule that the hub knows, and lives at most a day.
-    4. A reservation is for the plan's mechanism or a tighter one, within the site's cap, and not over.
+    4. A reservation is for the plan's mechanism or a tighter one, within the site's cap by its word and by the hub's own
+       account (`bract_server.registry.ledger`), and not over.
     5. A site gives each answer once: the same again changes nothing, another one is refused.
 """
 
 from datetime import datetime, timedelta
 from typing import TypeVar
 
-from sqlalchemy import exists, select
+from sqlalchemy import bindparam, exists, select
 from sqlalchemy.orm import Session
 
 from bract.consent import RULE_DIGEST
@@ -34,6 +35,7 @@ from bract.privacy.spec import Mechanism
 from bract.signing import Envelope, parse_envelope, unseal, verify_key
 from bract.update import Clearance, Refusal, Reservation
 from bract.value import decode
+from bract_server.registry import ledger
 from bract_server.registry.campaigns import campaign_row, plan_of
 from bract_server.registry.models import (
     CampaignRow,
@@ -51,6 +53,13 @@ from bract_server.registry.views import RoundAnswers
 
 LONGEST = timedelta(hours=24)
 """A clearance that would live longer is refused: consent is resolved anew every day."""
+
+# Writers wait for each other, so what every answer asks is built once.
+_ROUND = select(RoundRow).where(RoundRow.campaign == bindparam("of"), RoundRow.number == bindparam("nth"))
+_GIVEN = {
+    table: select(table.digest).where(table.round_id == bindparam("nth"), table.site == bindparam("of"))
+    for table in (ClearanceRow, ReservationRow, RefusalRow)
+}
 
 Answer = TypeVar("Answer", Clearance, Reservation, Refusal)
 
@@ -89,7 +98,8 @@ class Answers(Store):
 
         Raises:
             BractError: `unknown-site`, `untrusted`, `unknown-campaign`, `wrong-state`, `budget-exhausted` (over the
-                site's cap), `overspend` (looser than the plan), `no-reservation` (another data set, or expired).
+                site's cap, by its word or the hub's account), `overspend` (looser than the plan), `no-reservation`
+                (another data set, or expired).
         """
         with self.writing(at) as unit:
             value = _signed_by(unit.session, site, Reservation, envelope)
@@ -97,20 +107,7 @@ class Answers(Store):
                 return
             row, plan = _planned_round(unit.session, value)
             _check_reservation(value, plan, at)
-            unit.session.add(
-                ReservationRow(
-                    round_id=row.id,
-                    site=site,
-                    digest=envelope.name,
-                    dataset=value.dataset,
-                    noise_multiplier=value.mechanism.noise_multiplier,
-                    sampling_rate=value.mechanism.sampling_rate,
-                    steps=value.mechanism.steps,
-                    expires_at=value.expires_at,
-                    envelope=envelope.to_json(),
-                    received_at=at,
-                )
-            )
+            ledger.reserve(unit, row.id, value, envelope)
             unit.log("reservation.take", envelope.name, site, campaign=value.campaign, number=value.number)
 
     def refuse(self, site: str, envelope: Envelope, at: datetime) -> None:
@@ -177,10 +174,11 @@ class Answers(Store):
             return RoundAnswers(tuple(places), refusals, tuple(waiting))
 
     def spent(self, site: str, dataset: str) -> tuple[Mechanism, ...]:
-        """Every mechanism that the site reserved for a data set, oldest first: what was reserved counts as spent."""
+        """Every mechanism that the site reserved for a data set and did not give back unused, oldest first."""
         wanted = (
             select(ReservationRow.noise_multiplier, ReservationRow.sampling_rate, ReservationRow.steps)
             .where(ReservationRow.site == site, ReservationRow.dataset == dataset)
+            .where(ReservationRow.id.not_in(ledger.given_back()))
             .order_by(ReservationRow.id)
         )
         with self.seeing() as session:
@@ -205,9 +203,9 @@ def round_row(session: Session, campaign: str, number: int) -> RoundRow:
     Raises:
         BractError: `unknown-campaign`; `wrong-state` when there is no such round.
     """
-    campaign_row(session, campaign)
-    row = session.scalar(select(RoundRow).where(RoundRow.campaign == campaign, RoundRow.number == number))
+    row = session.scalar(_ROUND, {"of": campaign, "nth": number})
     if row is None:
+        campaign_row(session, campaign)
         raise BractError(STATE, f"round {number} was never proposed")
     return row
 
@@ -233,8 +231,8 @@ def _place(session: Session, round_id: int, site: str, at: datetime) -> Place | 
     clearance, reservation = given(session, round_id, site)
     if clearance is not None:
         check_live(session, clearance, at)
-    if reservation is not None and reservation.expires_at <= at:
-        raise BractError(NO_RESERVATION, site)
+    if reservation is not None:
+        ledger.live(session, reservation, at)
     if clearance is None or reservation is None:
         return None
     return Place(site, Digest(clearance.digest), Digest(reservation.digest))
@@ -264,7 +262,7 @@ def _given_before(
 ) -> bool:
     """Whether this very answer was given before (rule 5)."""
     row = round_row(session, value.campaign, value.number)
-    before = session.scalar(select(table.digest).where(table.round_id == row.id, table.site == value.site))
+    before = session.scalar(_GIVEN[table], {"nth": row.id, "of": value.site})
     if before is not None and before != digest:
         raise BractError(STATE, f"the site gave another {type(value).__name__.lower()} for this round")
     return before is not None

@@ -24,6 +24,7 @@ from bract.receipt import EncoderVersion
 from bract.signing import Envelope, parse_envelope, unseal, verify_key
 from bract.update import Contribution
 from bract.value import decode
+from bract_server.registry import ledger
 from bract_server.registry.answers import place_rows, round_row, within
 from bract_server.registry.campaigns import campaign_row, plan_of
 from bract_server.registry.models import (
@@ -129,16 +130,18 @@ class Rounds(Store):
         Raises:
             BractError: `unknown-site`, `untrusted` (signature, site, plan, clearance or reservation is not the
                 round's), `wrong-state` (the round is not running), `stale-clearance` (revoked by a withdrawal since),
-                `overspend` (more than reserved), `replay` (the site is in the round already).
+                `overspend` (more than reserved), `no-reservation` (expired or given back), `replay` (the site is in the
+                round already).
         """
         with self.writing(at) as unit:
             value = unseal(Contribution, envelope, verify_key(live_site(unit.session, site).verify_key))
-            row = _check_account(unit.session, value, site)
+            row, reservation = _check_account(unit.session, value, site)
             already = select(ContributionRow.id).where(
                 ContributionRow.round_id == row.id, ContributionRow.site == site, ContributionRow.accepted
             )
             if unit.session.scalar(already) is not None:
                 raise BractError(REPLAY, site)
+            ledger.commit(unit, reservation, envelope.name, value.spent)
             unit.session.add(
                 ContributionRow(
                     round_id=row.id,
@@ -265,7 +268,7 @@ def _check_parent(session: Session, plan: RoundPlan) -> None:
         raise BractError(MALFORMED, "the round does not start from the campaign's newest version")
 
 
-def _check_account(session: Session, value: Contribution, site: str) -> RoundRow:
+def _check_account(session: Session, value: Contribution, site: str) -> tuple[RoundRow, ReservationRow]:
     """A contribution cites its place in a running round, holds to its reservation, and no withdrawal is in its way."""
     found = session.execute(
         select(RoundRow, ClearanceRow, ReservationRow)
@@ -287,7 +290,7 @@ def _check_account(session: Session, value: Contribution, site: str) -> RoundRow
     reserved = Mechanism(reservation.noise_multiplier, reservation.sampling_rate, reservation.steps)
     if not within(value.spent, reserved):
         raise BractError(OVERSPEND, site)
-    return row
+    return row, reservation
 
 
 def _accepted(row: ContributionRow) -> Accepted:

@@ -8,11 +8,13 @@ from sqlalchemy.orm import Session
 
 from bract.digest import Digest
 from bract.errors import LATE, MALFORMED, QUORUM, STALE_CLEARANCE, STATE, BractError
+from bract.model import NodeKind, Relation, Role
 from bract.receipt import EncoderVersion, RoundReceipt
 from bract.value import decode
 from bract_server.registry.answers import round_row
 from bract_server.registry.campaigns import campaign_row, plan_of
-from bract_server.registry.lineage import ROUND, SNAPSHOT, VERSION, add_version, link, node, snapshot_ref
+from bract_server.registry.impacts import extend
+from bract_server.registry.lineage import ROUND, SNAPSHOT, VERSION, add_version, dataset_ref, link, node, snapshot_ref
 from bract_server.registry.models import (
     CampaignRow,
     ClearanceRow,
@@ -30,7 +32,6 @@ from bract_server.registry.models import (
 from bract_server.registry.rounds import OPEN, included
 from bract_server.registry.unit import Store, Unit
 from bract_server.registry.views import RoundReport, Version
-from bract_server.registry.withdrawals import extend_impacts
 
 _Included = list[tuple[ContributionRow, ClearanceRow]]
 
@@ -78,11 +79,11 @@ class Versions(Store):
             _check_version(version, plan, row, inside, shares)
             if len(inside) < plan_of(campaign_row(unit.session, campaign)).quorum:
                 raise BractError(QUORUM, f"{len(inside)} sites")
-            digest = _make(unit, version, server_state, plan, inside)
+            digest, new = _make(unit, version, server_state, plan, inside)
             for contribution, _ in inside:
                 _receipt(unit, contribution, plan, digest, shares[contribution.site])
             _close(unit, row, digest, _missing(unit.session, row, set(shares), missing), bytes_moved)
-            extend_impacts(unit, digest)
+            extend(unit, new)
         return digest
 
     def abort_round(self, campaign: Digest, number: int, missing: Mapping[str, str], at: datetime) -> None:
@@ -191,17 +192,28 @@ def _check_version(
 
 def _make(
     unit: Unit, version: EncoderVersion, server_state: Digest | None, plan: RoundPlanRow, inside: _Included
-) -> Digest:
-    """Keep the version with its lineage."""
+) -> tuple[Digest, list[int]]:
+    """Keep the version with its lineage; also the numbers of the nodes that it made."""
     session = unit.session
-    snapshots = [node(session, SNAPSHOT, snapshot_ref(clearance.site, clearance.snapshot)) for _, clearance in inside]
+    dataset = plan_of(campaign_row(session, version.campaign)).dataset
+    parts = [_part(session, contribution, clearance, dataset) for contribution, clearance in inside]
     made_by = node(session, ROUND, plan.digest)
-    link(session, made_by, "used", snapshots)
+    link(session, made_by, Relation.USED, parts)
     digest = add_version(unit, version, server_state)
     made = node(session, VERSION, digest)
-    link(session, made, "wasGeneratedBy", [made_by])
-    link(session, made, "wasDerivedFrom", [node(session, VERSION, plan.parent)])
-    return digest
+    link(session, made, Relation.GENERATED, [made_by])
+    link(session, made, Relation.DERIVED, [node(session, VERSION, plan.parent)], Role.INITIALISED)
+    return digest, [*parts, made_by, made]
+
+
+def _part(session: Session, contribution: ContributionRow, clearance: ClearanceRow, dataset: str) -> int:
+    """The node of a contribution, below its snapshot and that snapshot's data set."""
+    whole = node(session, NodeKind.DATASET, dataset_ref(clearance.site, dataset))
+    snapshot = node(session, SNAPSHOT, snapshot_ref(clearance.site, clearance.snapshot))
+    link(session, snapshot, Relation.DERIVED, [whole], Role.DRAWN)
+    part = node(session, NodeKind.CONTRIBUTION, contribution.digest or "")
+    link(session, part, Relation.DERIVED, [snapshot], Role.TRAINED)
+    return part
 
 
 def _receipt(unit: Unit, contribution: ContributionRow, plan: RoundPlanRow, version: Digest, share: float) -> None:

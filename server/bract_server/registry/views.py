@@ -4,9 +4,12 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from bract.digest import Digest
+from bract.model import NodeKind
 from bract.plan import CampaignPlan, Place
 from bract.privacy.spec import Mechanism
 from bract.receipt import EncoderVersion
+from bract.release import PersonRole, Remedy
+from bract_server.withdrawal import Effect, epsilon_of
 
 
 @dataclass(frozen=True)
@@ -102,17 +105,64 @@ class Notice:
 
 
 @dataclass(frozen=True)
+class Decided:
+    """What somebody decided about a touched thing."""
+
+    digest: Digest
+    remedy: Remedy
+    rationale: str
+    by: str
+    roles: tuple[PersonRole, ...]
+    received_at: datetime
+    envelope: bytes
+
+
+@dataclass(frozen=True)
 class Impact:
-    """A version that descends from a withdrawn subject's snapshot.
+    """A thing that descends from a withdrawn subject's snapshot.
 
     Attributes:
         effect: a `bract_server.withdrawal.Effect`.
-        mechanisms: everything of the site that is in the version, from which its ε can be composed; empty without DP.
+        mechanisms: everything of the site that is in it, equal ones with their steps added; empty without DP.
+        delta: the least δ of the campaigns that they belong to.
+        path_length: edges on the shortest way from the snapshot to it.
+        clean: reference of the newest model above it that does not descend from the snapshots.
+        options: what may be decided; empty for what is history.
+        due_at: until when it is to be decided.
+        decisions: every decision about it, oldest first; the last one counts.
+        campaign: of an encoder version, else None.
+        number: of an encoder version, else None.
     """
 
-    version: Digest
-    campaign: Digest
-    number: int
+    site: str
+    notice: str
+    kind: NodeKind
+    ref: str
     effect: str
     mechanisms: tuple[Mechanism, ...]
+    delta: float | None
+    path_length: int
+    clean: str | None
+    options: tuple[Remedy, ...]
+    due_at: datetime | None
     recorded_at: datetime
+    decisions: tuple[Decided, ...] = ()
+    campaign: Digest | None = None
+    number: int | None = None
+
+    @property
+    def version(self) -> Digest:
+        """Its reference, where it is an encoder version."""
+        return Digest(self.ref)
+
+    @property
+    def decision(self) -> Decided | None:
+        """The one that counts."""
+        return self.decisions[-1] if self.decisions else None
+
+    @property
+    def epsilon(self) -> float | None:
+        """The ε that bounds what it can have learnt of the subject, at `delta`, by the Rényi curve; None without one."""
+        if self.effect != Effect.BOUNDED or self.delta is None:
+            return None
+        return epsilon_of(self.mechanisms, self.delta)

@@ -5,52 +5,48 @@ Rules of `verify`, each found by its own test:
     2. A body that is there matches its entry's commitment; one that is not was erased by a later entry that says so.
     3. Every stored checkpoint is signed by the owner, and the tree of its size has its root.
     4. The log is not shorter than any checkpoint, stored or remembered elsewhere.
+    5. The kept tiles are those of the tree, each as it is made from the entries.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from sqlalchemy import (
-    Column,
-    Connection,
-    ForeignKey,
-    LargeBinary,
-    MetaData,
-    Row,
-    Select,
-    String,
-    Table,
-    func,
-    select,
-    text,
-)
+from sqlalchemy import Connection, Row, Select, func, select, text
 from sqlalchemy.orm import Session
 
-from bract.database import DigestText, Number, Utc, allow_changes, refuse_changes
 from bract.digest import Digest, canonical
 from bract.errors import LOG, STATE, BractError
+from bract.log import shelf
 from bract.log.checkpoint import Checkpoint, root_digest
-from bract.log.entry import LogEntry, commitment, new_salt
-from bract.log.merkle import Frontier, parse_frontier
+from bract.log.entry import LogEntry, commitment, entry_data, new_salt
+from bract.log.merkle import Edge, Frontier, leaf_hash, parse_frontier
+from bract.log.schema import LogTables, guards, tables, unguards
+from bract.log.tiles import WIDTH
 from bract.signing import Envelope, parse_envelope, sign, unseal
+
+__all__ = [
+    "ERASED",
+    "LogReport",
+    "LogTables",
+    "append",
+    "body",
+    "checkpoint",
+    "entries",
+    "erase",
+    "guards",
+    "hold",
+    "tables",
+    "unguards",
+    "verify",
+]
 
 ERASED = "log.erase"
 """The kind of the entry that says a body was erased; it is about that body's number."""
 
-_PAGE = 1000
-_ENTRY, _BODY, _CHECKPOINT = "log_entry", "log_body", "log_checkpoint"
-
-
-@dataclass(frozen=True)
-class LogTables:
-    """The log's three tables in one side's schema."""
-
-    entry: Table
-    body: Table
-    checkpoint: Table
+_PAGE = 1024
 
 
 @dataclass(frozen=True)
@@ -61,50 +57,6 @@ class LogReport:
     root: Digest
     checkpoint_size: int
     verified: bool = True
-
-
-def tables(metadata: MetaData) -> LogTables:
-    """Declare the log's tables in a schema."""
-    return LogTables(
-        entry=Table(
-            _ENTRY,
-            metadata,
-            Column("seq", Number, primary_key=True, autoincrement=False),
-            Column("kind", String(64), nullable=False, index=True),
-            Column("at", Utc(), nullable=False),
-            Column("actor", String(200), nullable=False),
-            Column("about", String(200), nullable=False, index=True),
-            Column("commitment", DigestText, nullable=False),
-        ),
-        body=Table(
-            _BODY,
-            metadata,
-            Column("seq", Number, ForeignKey(f"{_ENTRY}.seq"), primary_key=True, autoincrement=False),
-            Column("salt", LargeBinary, nullable=False),
-            Column("body", LargeBinary, nullable=False),
-        ),
-        checkpoint=Table(
-            _CHECKPOINT,
-            metadata,
-            Column("size", Number, ForeignKey(f"{_ENTRY}.seq"), primary_key=True, autoincrement=False),
-            Column("envelope", LargeBinary, nullable=False),
-            Column("frontier", LargeBinary, nullable=False),
-        ),
-    )
-
-
-def guards(dialect: str) -> tuple[str, ...]:
-    """DDL of the triggers that keep the log; only a whole body may be deleted."""
-    return (
-        *refuse_changes(dialect, _ENTRY),
-        *refuse_changes(dialect, _CHECKPOINT),
-        *refuse_changes(dialect, _BODY, deletes=False),
-    )
-
-
-def unguards(dialect: str) -> tuple[str, ...]:
-    """DDL that takes `guards` back."""
-    return tuple(ddl for table in (_ENTRY, _CHECKPOINT, _BODY) for ddl in allow_changes(dialect, table))
 
 
 def hold(on: Connection | Session, log: LogTables) -> None:
@@ -143,23 +95,49 @@ def append(
     row = {"seq": seq, "kind": kind, "at": at, "actor": actor, "about": about, "commitment": commitment(salt, data)}
     connection.execute(log.entry.insert(), row)
     connection.execute(log.body.insert(), {"seq": seq, "salt": salt, "body": data})
+    if seq % WIDTH == 0:
+        shelf.grow(connection, log, seq)
     return seq
 
 
-def erase(on: Connection | Session, log: LogTables, seq: int, *, actor: str, reason: str, at: datetime) -> int:
+def erase(
+    on: Connection | Session,
+    log: LogTables,
+    seq: int,
+    *,
+    actor: str,
+    reason: str,
+    at: datetime,
+    person: str | None = None,
+    needed: Collection[str] = (),
+) -> int:
     """Delete an entry's body and salt for good, and say so in a new entry; the tree still verifies.
+
+    Args:
+        on: the connection or session.
+        log: the tables.
+        seq: whose body.
+        actor: of the new entry.
+        reason: shown to whoever verifies the log; it names no data subject.
+        at: now.
+        person: who ordered it.
+        needed: kinds of entries whose bodies stay; those of erasures do in any case.
 
     Returns:
         The number of the new entry.
 
     Raises:
-        BractError: `wrong-state` when there is no such body.
+        BractError: `wrong-state` when there is no such body, or it is needed.
     """
     hold(on, log)
     connection = _connection(on)
+    entry = shelf.entry_at(connection, log, seq)
+    if entry is not None and entry.kind in (ERASED, *needed):
+        raise BractError(STATE, f"the body of log entry {seq} ({entry.kind}) is needed")
     if connection.execute(log.body.delete().where(log.body.c.seq == seq)).rowcount != 1:
         raise BractError(STATE, f"log entry {seq} has no body")
-    return append(connection, log, kind=ERASED, actor=actor, about=str(seq), body={"reason": reason}, at=at)
+    body = {"reason": reason} if person is None else {"reason": reason, "person": person}
+    return append(connection, log, kind=ERASED, actor=actor, about=str(seq), body=body, at=at)
 
 
 def entries(on: Connection | Session, log: LogTables, after: int = 0) -> Iterator[LogEntry]:
@@ -168,7 +146,7 @@ def entries(on: Connection | Session, log: LogTables, after: int = 0) -> Iterato
     Raises:
         BractError: `log-inconsistent` for a number that is missing or does not follow.
     """
-    return (entry for entry, _ in _read(_connection(on), log, after))
+    return (LogEntry(*row) for row in _rows(_connection(on), log, after, bodies=False))
 
 
 def body(on: Connection | Session, log: LogTables, seq: int) -> bytes | None:
@@ -195,8 +173,10 @@ def checkpoint(on: Connection | Session, log: LogTables, key: Ed25519PrivateKey,
         edge = parse_frontier(last.size, last.frontier)
         if root_digest(edge.root) != before.root:
             raise BractError(LOG, f"the checkpoint of {last.size} entries is not its own")
+    grown = Edge(edge)
     for entry in entries(connection, log, edge.size):
-        edge = edge.add(entry.leaf)
+        grown.add(entry.leaf)
+    edge = grown.frontier
     if edge.size == 0:
         raise BractError(STATE, "the log is empty")
     if last is not None and edge.size == last.size:
@@ -231,47 +211,49 @@ def verify(
     expected = {size: point.root for size, point in signed.items()}
     if known is not None and expected.setdefault(known.size, known.root) != known.root:
         raise BractError(LOG, f"the log was rewritten: entry {known.size} or one before it")
-    edge, good, erased, absent = Frontier(), 0, set[str](), dict[str, int]()
-    for entry, has_body in _read(connection, log, 0, check=True):
-        edge = edge.add(entry.leaf)
-        if not has_body:
-            absent[str(entry.seq)] = entry.seq
-        if entry.kind == ERASED:
-            erased.add(entry.about)
+    edge, tiles, good, erased, absent = Edge(), shelf.Recount(connection, log), 0, set[str](), dict[str, int]()
+    for row in _rows(connection, log, 0, bodies=True):
+        _, kind, _, _, about, committed, salt, data = row
+        leaf = leaf_hash(entry_data(*row[:6]))
+        edge.add(leaf)
+        tiles.add(leaf)
+        if data is None:
+            absent[str(edge.size)] = edge.size
+        elif commitment(salt, data) != committed:
+            raise BractError(LOG, f"log entry {edge.size} has another body than it was made with")
+        if kind == ERASED:
+            erased.add(about)
         root = expected.pop(edge.size, None)
-        if root is not None and root != root_digest(edge.root):
-            raise BractError(LOG, f"one of the log entries {good + 1} to {edge.size} was changed")
+        if root is not None and root != root_digest(edge.frontier.root):
+            where = f"one of the log entries {good + 1} to {edge.size}"
+            raise BractError(LOG, f"{tiles.odd_entry or where} was changed")
         good = good if root is None else edge.size
     if expected:
         raise BractError(LOG, f"log entry {edge.size + 1} is missing: {max(expected)} entries were signed")
     if lost := [seq for about, seq in absent.items() if about not in erased]:
         raise BractError(LOG, f"log entry {min(lost)} has lost its body")
-    return LogReport(edge.size, root_digest(edge.root), max(signed, default=0))
+    tiles.end(edge.size)
+    return LogReport(edge.size, root_digest(edge.frontier.root), max(signed, default=0))
 
 
-def _read(
-    connection: Connection, log: LogTables, after: int, *, check: bool = False
-) -> Iterator[tuple[LogEntry, bool]]:
-    """Entries beyond `after` in order, each with whether its body is there; `check` compares commitments."""
+def _rows(connection: Connection, log: LogTables, after: int, *, bodies: bool) -> Iterator[Row[*tuple[Any, ...]]]:
+    """Entries beyond `after` in order, with salt and body where they are asked for."""
     place = after
-    while rows := connection.execute(_page(log, place, check)).all():
+    while rows := connection.execute(_page(log, place, bodies)).all():
         for row in rows:
             place += 1
-            if row.seq != place:
+            if row[0] != place:
                 raise BractError(LOG, f"log entry {place} is missing")
-            if check and row.body is not None and commitment(row.salt, row.body) != row.commitment:
-                raise BractError(LOG, f"log entry {place} has another body than it was made with")
-            entry = LogEntry(row.seq, row.kind, row.at, row.actor, row.about, row.commitment)
-            yield entry, check and row.body is not None
+            yield row
 
 
-def _page(log: LogTables, after: int, bodies: bool) -> Select[Any]:
+def _page(log: LogTables, after: int, bodies: bool) -> Select[*tuple[Any, ...]]:
     entry = log.entry
+    wanted = (entry.c.seq, entry.c.kind, entry.c.at, entry.c.actor, entry.c.about, entry.c.commitment)
+    statement: Select[*tuple[Any, ...]] = select(*wanted)
     if bodies:
         whole = entry.outerjoin(log.body, log.body.c.seq == entry.c.seq)
-        statement = select(entry, log.body.c.salt, log.body.c.body).select_from(whole)
-    else:
-        statement = select(entry)
+        statement = select(*wanted, log.body.c.salt, log.body.c.body).select_from(whole)
     return statement.where(entry.c.seq > after).order_by(entry.c.seq).limit(_PAGE)
 
 

@@ -55,6 +55,29 @@ class Frontier:
         return b"".join(self.peaks)
 
 
+class Edge:
+    """A frontier that grows in place, for whoever adds many leaves."""
+
+    __slots__ = ("peaks", "size")
+
+    def __init__(self, start: Frontier | None = None) -> None:
+        self.size, self.peaks = (0, []) if start is None else (start.size, list(start.peaks))
+
+    def add(self, leaf: bytes) -> None:
+        """One more leaf hash."""
+        size, peaks = self.size, self.peaks
+        self.size = size + 1
+        while size & 1:
+            leaf = hashlib.sha256(b"\x01" + peaks.pop() + leaf).digest()
+            size >>= 1
+        peaks.append(leaf)
+
+    @property
+    def frontier(self) -> Frontier:
+        """As it is now."""
+        return Frontier(self.size, tuple(self.peaks))
+
+
 def frontier(leaves: Iterable[bytes]) -> Frontier:
     """The frontier of a tree with these leaf hashes."""
     edge = Frontier()
@@ -76,7 +99,17 @@ def parse_frontier(size: int, data: bytes) -> Frontier:
 
 def root(leaves: Sequence[bytes]) -> bytes:
     """The root of a tree with these leaf hashes."""
-    return frontier(leaves).root
+    level: Sequence[bytes] = leaves
+    if not level:
+        return Frontier().root
+    sha256 = hashlib.sha256  # level by level, as a call of a function more for each node would cost as much as its hash
+    while len(level) > 1:
+        pairs = iter(level)
+        above = [sha256(b"\x01" + left + right).digest() for left, right in zip(pairs, pairs, strict=False)]
+        if len(level) & 1:
+            above.append(level[-1])
+        level = above
+    return level[0]
 
 
 def _split(size: int) -> int:

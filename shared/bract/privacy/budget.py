@@ -2,10 +2,12 @@
 
     1. What is spent is a sum of Rényi curves in integers; sums do not depend on the order of the charges.
     2. A charge is granted when the ε of the new sum at the account's δ is at most the cap; else nothing changes.
-    3. Nothing is ever given back: there is no subtraction here.
+    3. A charge is given back only for a mechanism that was never begun: whoever calls `give_back` has made sure that it
+       was not, and that it never will be.
 
 Granting by the running sum is a Rényi filter: it holds also when each charge is chosen after seeing the results of the
-former ones [Feldman and Zrnic 2021, 2008.11193, thm. 4.3; Lécuyer 2021, 2103.01379].
+former ones [Feldman and Zrnic 2021, 2008.11193, thm. 4.3; Lécuyer 2021, 2103.01379]. A mechanism that never ran has
+released nothing and is not part of the composition, so the sum without it still bounds all that was released.
 """
 
 from bract.errors import BUDGET, BractError
@@ -23,6 +25,18 @@ def add(first: Curve, second: Curve) -> Curve:
         ValueError: the curves are not of the same length.
     """
     return tuple(one + other for one, other in zip(first, second, strict=True))
+
+
+def give_back(spent: Curve, unused: Curve) -> Curve:
+    """The sum without one charge that is in it and whose mechanism never ran (rule 3).
+
+    Raises:
+        ValueError: the charge is not in the sum, or the curves are not of the same length.
+    """
+    left = tuple(one - other for one, other in zip(spent, unused, strict=True))
+    if min(left) < 0:
+        raise ValueError("more is given back than was charged")
+    return left
 
 
 def charge(spent: Curve, mechanism: Mechanism, cap_epsilon: float, delta: float) -> Curve:

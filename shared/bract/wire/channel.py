@@ -19,8 +19,10 @@ UNARY: dict[str, tuple[str, type[Message], type[Message]]] = {
     "Reserve": (REGISTRY, pb.Signed, pb.Done),
     "Refuse": (REGISTRY, pb.Signed, pb.Done),
     "Withdraw": (REGISTRY, pb.Signed, pb.Done),
+    "Relinquish": (REGISTRY, pb.Signed, pb.Done),
     "Receipts": (REGISTRY, pb.ReceiptsRequest, pb.ReceiptsReply),
     "Wanted": (REGISTRY, pb.WantedRequest, pb.WantedReply),
+    "Witness": (REGISTRY, pb.WitnessRequest, pb.WitnessReply),
     "Status": (REGISTRY, pb.StatusRequest, pb.StatusReply),
 }
 """Methods with one request and one reply: service, request, reply. A test holds them against `hub.proto`."""

@@ -135,3 +135,33 @@ class StatusReply(_message.Message):
     version: str
     at: str
     def __init__(self, hub: _Optional[str] = ..., version: _Optional[str] = ..., at: _Optional[str] = ...) -> None: ...
+
+class Shown(_message.Message):
+    __slots__ = ("note", "old", "proof")
+    NOTE_FIELD_NUMBER: _ClassVar[int]
+    OLD_FIELD_NUMBER: _ClassVar[int]
+    PROOF_FIELD_NUMBER: _ClassVar[int]
+    note: bytes
+    old: int
+    proof: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, note: _Optional[bytes] = ..., old: _Optional[int] = ..., proof: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
+class WitnessRequest(_message.Message):
+    __slots__ = ("shown", "remembered", "cosignature")
+    SHOWN_FIELD_NUMBER: _ClassVar[int]
+    REMEMBERED_FIELD_NUMBER: _ClassVar[int]
+    COSIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    shown: Shown
+    remembered: int
+    cosignature: str
+    def __init__(self, shown: _Optional[_Union[Shown, _Mapping]] = ..., remembered: _Optional[int] = ..., cosignature: _Optional[str] = ...) -> None: ...
+
+class WitnessReply(_message.Message):
+    __slots__ = ("remembered", "cosignature", "shown")
+    REMEMBERED_FIELD_NUMBER: _ClassVar[int]
+    COSIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    SHOWN_FIELD_NUMBER: _ClassVar[int]
+    remembered: int
+    cosignature: str
+    shown: Shown
+    def __init__(self, remembered: _Optional[int] = ..., cosignature: _Optional[str] = ..., shown: _Optional[_Union[Shown, _Mapping]] = ...) -> None: ...

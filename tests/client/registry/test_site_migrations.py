@@ -50,9 +50,11 @@ FORBIDDEN = [
     "UPDATE dataset SET retention_days = 9",
     "UPDATE log_entry SET kind = 'x.y'",
     "DELETE FROM log_entry",
-    "INSERT INTO consent_event SELECT seq - 1, subject_no, purpose, scope, decision, valid_from, valid_to, "
+    "INSERT INTO consent_event (seq, subject_no, purpose, scope, decision, valid_from, valid_to, recorded_at, source, "
+    "source_ref) SELECT seq - 1, subject_no, purpose, scope, decision, valid_from, valid_to, "
     "recorded_at, source, 'again' FROM consent_event WHERE seq = 1",
-    "INSERT INTO consent_event SELECT seq + 9, subject_no, purpose, scope, decision, valid_from, valid_to, "
+    "INSERT INTO consent_event (seq, subject_no, purpose, scope, decision, valid_from, valid_to, recorded_at, source, "
+    "source_ref) SELECT seq + 9, subject_no, purpose, scope, decision, valid_from, valid_to, "
     "'2001-01-01 00:00:00.000000', source, 'again' FROM consent_event WHERE seq = 1",
 ]
 

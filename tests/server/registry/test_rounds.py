@@ -148,6 +148,8 @@ def test_history_cannot_be_changed_through_the_database(world: World, campaign: 
     world.registry.withdraw("alder", world.notice("alder", named("snapshot alder")), AT)
     world.open(campaign, "cedar", "birch", snapshot=named("new"))
     world.registry.withdraw("birch", world.notice("birch", named("new")), AT)
+    unused = next(p.reservation for p in world.registry.answers(campaign, 3, AT).places if p.site == "cedar")
+    world.registry.relinquish("cedar", world.relinquishment("cedar", campaign, 3, unused), AT)
     for name, table in Base.metadata.tables.items():
         with world.engine.connect() as connection:
             assert connection.execute(table.select()).first() is not None, name

@@ -15,7 +15,7 @@ from bract.plan import CampaignPlan, Place, RoundPlan, SitePlan
 from bract.privacy.spec import Mechanism, PrivacySpec
 from bract.receipt import EncoderVersion
 from bract.signing import Envelope, key_text, sign
-from bract.update import Clearance, Contribution, Refusal, Reservation, WithdrawalNotice
+from bract.update import Clearance, Contribution, Refusal, Relinquishment, Reservation, WithdrawalNotice
 from bract.value import digest_value
 from bract_server.registry.store import HubRegistry
 
@@ -99,6 +99,12 @@ class World:
             reserved_at=AT,
             expires_at=AT + timedelta(hours=1),
         )
+        return sign(replace(value, **changes), self.keys[signer])
+
+    def relinquishment(
+        self, signer: str, campaign: Digest, number: int, reservation: Digest, **changes: Any
+    ) -> Envelope:
+        value = Relinquishment(signer, campaign, number, reservation, AT)
         return sign(replace(value, **changes), self.keys[signer])
 
     def refusal(self, site: str, campaign: Digest, number: int, code: str) -> Envelope:

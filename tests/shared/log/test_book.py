@@ -12,15 +12,15 @@ from sqlalchemy.exc import DBAPIError
 from bract.database import metadata, open_engine, reading
 from bract.digest import digest
 from bract.errors import LOG, STATE, BractError
-from bract.log import book
+from bract.log import book, exchange, schema, shelf
 from bract.log.checkpoint import Checkpoint
 from bract.log.entry import new_salt
-from bract.log.merkle import Frontier
+from bract.log.merkle import Frontier, verify_inclusion
 from bract.signing import sign, unseal
 
 META = metadata()
 LOG_TABLES = book.tables(META)
-E, B, C = LOG_TABLES.entry, LOG_TABLES.body, LOG_TABLES.checkpoint
+E, B, C, T = LOG_TABLES.entry, LOG_TABLES.body, LOG_TABLES.checkpoint, LOG_TABLES.tile
 AT = datetime(2026, 11, 22, 12, 0, 0, 123456, tzinfo=UTC)
 KEY = Ed25519PrivateKey.generate()
 
@@ -245,3 +245,108 @@ def test_the_tables_keep_their_rows(engine: Engine) -> None:
         for ddl in book.unguards(engine.dialect.name):
             connection.execute(text(ddl))
         connection.execute(update(E).values(actor="x"))
+
+
+TILED = 700
+
+
+@pytest.fixture
+def tiled(engine: Engine) -> Engine:
+    """700 entries: two full tiles, one at the edge, and a checkpoint of each hundred."""
+    with engine.begin() as connection:
+        for number in range(1, TILED + 1):
+            _append(connection, number)
+            if number % 100 == 0:
+                book.checkpoint(connection, LOG_TABLES, KEY, "hub", AT)
+    return engine
+
+
+def test_full_tiles_are_kept_as_entries_come_and_prove_every_entry(tiled: Engine) -> None:
+    with reading(tiled).connect() as connection:
+        assert connection.execute(select(T.c.level, T.c.number)).all() == [(0, 0), (0, 1)]
+        leaves = shelf.leaves(connection, LOG_TABLES, 0, TILED)
+        for size in (TILED, 300):
+            root = Frontier()
+            for leaf in leaves[:size]:
+                root = root.add(leaf)
+            tree = shelf.tree(connection, LOG_TABLES, size)
+            assert tree.root() == root.root
+            for seq in (1, 256, 257, size // 2, size):
+                verify_inclusion(leaves[seq - 1], seq - 1, size, tree.inclusion(seq - 1), root.root)
+        proof = exchange.prove(connection, LOG_TABLES, KEY, 513)
+        assert proof.verify(KEY.public_key()).size == TILED
+
+
+def test_tiles_made_afterwards_are_those_made_on_the_way(tiled: Engine) -> None:
+    """What the migration of an older registry does."""
+    with tiled.begin() as connection:
+        before = connection.execute(select(T).order_by(T.c.level, T.c.number)).all()
+        connection.execute(delete(T))
+        shelf.build(connection, LOG_TABLES)
+        assert connection.execute(select(T).order_by(T.c.level, T.c.number)).all() == before
+    assert _verify(tiled).entries == TILED
+
+
+def _flip_tile(connection: Connection) -> None:
+    connection.execute(update(T).where(T.c.number == 1).values(hashes=bytes(8192)))
+
+
+def _flip_tile_root(connection: Connection) -> None:
+    connection.execute(update(T).where(T.c.number == 1).values(root=bytes(32)))
+
+
+def _lose_tile(connection: Connection) -> None:
+    connection.execute(delete(T).where(T.c.number == 0))
+
+
+def _more_tiles(connection: Connection) -> None:
+    connection.execute(T.insert(), {"level": 0, "number": 2, "root": bytes(32), "hashes": bytes(8192)})
+
+
+def _flip_early(connection: Connection) -> None:
+    connection.execute(update(E).where(E.c.seq == 9).values(about="thing-10"))
+
+
+def _flip_in_tile(connection: Connection) -> None:
+    connection.execute(update(E).where(E.c.seq == 250).values(about="thing-10"))
+    connection.execute(delete(C).where(C.c.size.in_([300])))
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (_flip_tile, "tile 1 of level 0 is missing or was changed"),
+        (_flip_tile_root, "tile 1 of level 0 is missing or was changed"),
+        (_lose_tile, "tile 0 of level 0 is missing or was changed"),
+        (_more_tiles, "more tiles than 700 entries fill"),
+        (_flip_early, "log entries 1 to 100 was changed"),
+        (_flip_in_tile, "log entry 250 was changed"),
+    ],
+    ids=lambda value: value.__name__ if callable(value) else "",
+)
+def test_a_change_of_a_tile_or_under_one_is_named(
+    tiled: Engine, change: Callable[[Connection], None], told: str
+) -> None:
+    with tiled.begin() as connection:
+        change(connection)
+    with pytest.raises(BractError, match=told) as refusal:
+        _verify(tiled)
+    assert refusal.value.code == LOG
+
+
+def test_tiles_keep_their_rows(tiled: Engine) -> None:
+    with tiled.begin() as connection:
+        for ddl in schema.witness_guards(tiled.dialect.name):
+            connection.execute(text(ddl))
+    statements = ["DELETE FROM log_tile", "UPDATE log_tile SET root = hashes"]
+    if tiled.dialect.name == "postgresql":
+        statements.append("TRUNCATE log_tile")
+    else:
+        statements.append("INSERT OR REPLACE INTO log_tile SELECT level, number, hashes, root FROM log_tile")
+    for statement in statements:
+        with pytest.raises(DBAPIError, match="keeps its rows"), tiled.begin() as connection:
+            connection.execute(text(statement))
+    with tiled.begin() as connection:
+        for ddl in schema.witness_unguards(tiled.dialect.name):
+            connection.execute(text(ddl))
+        connection.execute(delete(T))

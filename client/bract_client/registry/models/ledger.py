@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy import (
     CheckConstraint,
     ForeignKey,
+    ForeignKeyConstraint,
     String,
     UniqueConstraint,
 )
@@ -16,7 +17,7 @@ from bract_client.registry.models.base import NAME, Base
 
 
 class PrivacyAccount(Base):
-    """What a data set may cost, and the sum of the curves of all that was ever reserved."""
+    """What a data set may cost, and the sum of the curves of all that was reserved and not given back unused."""
 
     __tablename__ = "privacy_account"
     dataset: Mapped[str] = mapped_column(NAME, ForeignKey("dataset.name"), primary_key=True)
@@ -26,7 +27,7 @@ class PrivacyAccount(Base):
 
 
 class ReservationRow(Base):
-    """Privacy set aside for one round; reserved, then settled or spent, and never given back."""
+    """Privacy set aside for one round: reserved, then settled or spent, or aborted before anything was read for it."""
 
     __tablename__ = "privacy_reservation"
     campaign: Mapped[str] = mapped_column(DigestText, primary_key=True)
@@ -39,7 +40,22 @@ class ReservationRow(Base):
     state: Mapped[str] = mapped_column(String(16))
     expires_at: Mapped[datetime]
     begun_at: Mapped[datetime | None]
-    __table_args__ = (CheckConstraint("state IN ('reserved', 'settled', 'spent')", name="state"),)
+    __table_args__ = (CheckConstraint("state IN ('reserved', 'settled', 'spent', 'aborted')", name="state"),)
+
+
+class RelinquishmentRow(Base):
+    """The signed statement on which a reservation was given back; `sent_at` when the hub had it."""
+
+    __tablename__ = "relinquishment"
+    campaign: Mapped[str] = mapped_column(DigestText, primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    name: Mapped[str] = mapped_column(DigestText, unique=True)
+    envelope: Mapped[bytes]
+    made_at: Mapped[datetime]
+    sent_at: Mapped[datetime | None]
+    __table_args__ = (
+        ForeignKeyConstraint(["campaign", "number"], ["privacy_reservation.campaign", "privacy_reservation.number"]),
+    )
 
 
 class PrivacyEntry(Base):

@@ -1,6 +1,7 @@
 """What the site signs for a round, what it gets back, and what it has still to say."""
 
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import (
     ForeignKey,
@@ -15,7 +16,10 @@ from bract_client.registry.models.base import NAME, Base
 
 
 class SnapshotRow(Base):
-    """Who was admitted to what at one moment; the members follow from the sequence numbers. Counts stay here."""
+    """Who was admitted to what at one moment; the members follow from the sequence numbers. Counts stay here.
+
+    `use` is the `UseContext` that was known then, None for none.
+    """
 
     __tablename__ = "snapshot"
     root: Mapped[str] = mapped_column(DigestText, primary_key=True)
@@ -27,6 +31,7 @@ class SnapshotRow(Base):
     member_seq: Mapped[int]
     n_subjects: Mapped[int]
     n_records: Mapped[int]
+    use: Mapped[dict[str, Any] | None] = mapped_column(Json)
 
 
 class ClearanceRow(Base):

@@ -5,9 +5,11 @@ from datetime import datetime
 from sqlalchemy import (
     CheckConstraint,
     ForeignKey,
+    Index,
     Integer,
     String,
     UniqueConstraint,
+    false,
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -38,23 +40,25 @@ class ServerStateRow(Base):
 
 
 class NodeRow(Base):
-    """A node of lineage. `ref` is a version's or a round plan's digest, or `SITE/DIGEST` of a site's snapshot."""
+    """A node of lineage; `bract.model.Node` tells what `ref` is for each kind."""
 
     __tablename__ = "lineage_node"
     id: Mapped[int] = mapped_column(Number, primary_key=True)
     kind: Mapped[str] = mapped_column(CodeText)
     ref: Mapped[str] = mapped_column(String(160))
-    __table_args__ = (UniqueConstraint("kind", "ref"),)
+    __table_args__ = (UniqueConstraint("kind", "ref"), Index(None, "ref"))
 
 
 class EdgeRow(Base):
-    """`src` `relation` `dst`, in the words of W3C PROV; `dst` is always the older node."""
+    """`src` `relation` `dst`, in the words of W3C PROV; `dst` is the older node, or the edge was checked when `late`."""
 
     __tablename__ = "lineage_edge"
     src: Mapped[int] = mapped_column(ForeignKey("lineage_node.id"), primary_key=True)
     dst: Mapped[int] = mapped_column(ForeignKey("lineage_node.id"), primary_key=True, index=True)
     relation: Mapped[str] = mapped_column(CodeText, primary_key=True)
+    role: Mapped[str | None] = mapped_column(CodeText)
+    late: Mapped[bool] = mapped_column(server_default=false())
     __table_args__ = (
-        CheckConstraint("src > dst", name="no_circle"),
+        CheckConstraint("src > dst OR (late AND src <> dst)", name="no_circle"),
         CheckConstraint("relation IN ('used', 'wasGeneratedBy', 'wasDerivedFrom')", name="prov"),
     )

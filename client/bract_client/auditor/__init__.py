@@ -1,0 +1,1 @@
+"""The auditor's side of a site: what it can answer of the fifteen questions, and what it holds of one person."""

@@ -1,0 +1,1 @@
+"""Documents for others, made from the hub's registry."""

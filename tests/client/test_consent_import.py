@@ -1,0 +1,325 @@
+"""Importing decisions into the registry: what is taken, what is known, and what a second file may change."""
+
+import json
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import Engine, text
+
+from bract.consent import Decision, Purpose, Verdict
+from bract.errors import BAD_RECORD, MALFORMED, BractError
+from bract_client.registry import imports
+from bract_client.registry.decisions import KnownEvent
+from bract_client.registry.store import SiteRegistry
+from bract_client.sources.consent_csv import read_consent
+from bract_client.sources.consent_mapping import Columns, ConsentMapping, CsvMapping, FhirMapping
+from bract_client.sources.record import Reason, Unreadable
+from tests.client.site_world import HOUR, T0, open_registry
+
+DAY = timedelta(days=1)
+SAMPLES = Path(__file__).parent / "sources" / "samples"
+COLUMNS = Columns("who", "what", "how", "since", "until", evidence="form", reference="line")
+NAMED = ConsentMapping("clinic", CsvMapping(COLUMNS), FhirMapping("identifier", "urn:oid:2.999.1", zone="UTC"))
+HEADER = "who,what,how,since,until,form,line\n"
+FORM = f"sha256:{'b' * 64}"
+
+
+@pytest.fixture
+def world(database_url: str) -> Iterator[tuple[Engine, SiteRegistry]]:
+    engine, registry = open_registry(database_url)
+    yield engine, registry
+    engine.dispose()
+
+
+@pytest.fixture
+def registry(world: tuple[Engine, SiteRegistry]) -> SiteRegistry:
+    return world[1]
+
+
+def named(path: Path, *rows: str) -> Path:
+    path.write_text(HEADER + "".join(f"{row}\n" for row in rows))
+    return path
+
+
+def taken(registry: SiteRegistry, path: Path, hours: int = 0, **options: Any) -> tuple[int, int, list[Reason]]:
+    report = registry.import_consent(path, T0 + hours * HOUR, mapping=NAMED, **options)
+    assert len(report.unreadable) == sum(report.set_aside.values())
+    return report.taken, report.known, [one.reason for one in report.unreadable]
+
+
+def verdict(registry: SiteRegistry, person: str, days: int = 400, purpose: Purpose = Purpose.EVALUATION) -> Verdict:
+    at = T0 + days * DAY
+    return registry.believed(person, purpose, "adult", at, at).verdict
+
+
+def line(
+    number: int, how: str = "permit", since: str = "2026-01-01", until: str = "", form: str = "", who: str = ""
+) -> str:
+    end = f"{until}T00:00:00Z" if until else ""
+    return f"{who or f'P-{number}'},evaluation,{how},{since}T00:00:00Z,{end},{form},L{number}"
+
+
+def own(path: Path, rows: list[str]) -> Path:
+    path.write_text("subject_id,purpose,decision,valid_from,valid_to\n" + "".join(f"{row}\n" for row in rows))
+    return path
+
+
+ROWS = [f"P-{n},{purpose},permit,2026-01-0{n}T00:00:00Z," for n in range(1, 6) for purpose in Purpose]
+
+
+@pytest.mark.parametrize("kind", ["own", "named", "fhir"])
+def test_the_same_file_again_in_any_order_changes_nothing_and_one_new_line_is_one(
+    registry: SiteRegistry, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(imports, "BATCH", 4)
+    rows = {
+        "own": ROWS[:12],
+        "named": [line(n) for n in range(12)],
+        "fhir": [json.dumps(consent(f"P-{n}", f"c{n}")) for n in range(12)],
+    }[kind]
+    path = tmp_path / ("c.ndjson" if kind == "fhir" else "c.csv")
+
+    def imported(lines: list[str], hour: int) -> tuple[int, int, list[Reason]]:
+        head = {"own": "subject_id,purpose,decision,valid_from,valid_to\n", "named": HEADER, "fhir": ""}[kind]
+        path.write_text(head + "".join(f"{one}\n" for one in lines))
+        report = registry.import_consent(path, T0 + hour * HOUR, mapping=None if kind == "own" else NAMED)
+        return report.taken, report.known, list(report.set_aside)
+
+    assert imported(rows[:-1], 0) == (11, 0, [])
+    assert imported(rows[:-1], 1) == (0, 11, [])
+    shuffled = rows[:]
+    random.Random(7).shuffle(shuffled)
+    assert imported([one for one in shuffled if one != rows[-1]], 2) == (0, 11, [])
+    assert imported(shuffled, 3) == (1, 11, [])
+    assert imported([*rows, *rows], 4) == (0, 24, [])
+    registry.check()
+    registry.verify_log()
+
+
+def test_a_second_system_may_use_the_same_line_names(registry: SiteRegistry, tmp_path: Path) -> None:
+    path = named(tmp_path / "c.csv", line(1))
+    assert taken(registry, path) == (1, 0, [])
+    other = replace(NAMED, source="lab")
+    path = named(tmp_path / "c.csv", line(1, "deny"))
+    assert registry.import_consent(path, T0 + HOUR, mapping=other).taken == 1
+    assert verdict(registry, "P-1") is Verdict.DENIED
+
+
+def test_a_later_decision_of_a_line_is_a_new_one_and_the_old_one_counted_until_then(
+    registry: SiteRegistry, tmp_path: Path
+) -> None:
+    taken(registry, named(tmp_path / "c.csv", line(1)))
+    assert taken(registry, named(tmp_path / "c.csv", line(1, "deny", "2026-06-01")), 1) == (1, 0, [])
+    assert verdict(registry, "P-1", 30) is Verdict.ADMITTED
+    assert verdict(registry, "P-1", 200) is Verdict.DENIED
+
+
+def test_a_line_that_says_otherwise_of_the_same_time_was_an_error(registry: SiteRegistry, tmp_path: Path) -> None:
+    taken(registry, named(tmp_path / "c.csv", line(1, since="2026-01-01", until="2029-01-01")))
+    assert taken(registry, named(tmp_path / "c.csv", line(1, since="2026-01-01", until="2026-04-01")), 1) == (1, 0, [])
+    assert verdict(registry, "P-1") is Verdict.EXPIRED
+    first, second = registry.history("P-1")
+    assert second.event.supersedes == first.seq
+    registry.check()
+
+
+def test_an_old_file_brings_no_permit_back_but_refusals_always_count(registry: SiteRegistry, tmp_path: Path) -> None:
+    permit, refusal = line(1), line(1, "deny", "2026-06-01")
+    again = line(1, since="2026-09-01")
+    path = tmp_path / "c.csv"
+    assert taken(registry, named(path, permit))[0] == 1
+    assert taken(registry, named(path, refusal), 1)[0] == 1
+    assert taken(registry, named(path, permit), 2) == (0, 0, [Reason.REPLACED])
+    assert verdict(registry, "P-1") is Verdict.DENIED
+    assert taken(registry, named(path, again), 3)[0] == 1
+    assert verdict(registry, "P-1") is Verdict.ADMITTED
+    assert taken(registry, named(path, refusal), 4)[0] == 1
+    assert verdict(registry, "P-1") is Verdict.DENIED
+    assert taken(registry, named(path, refusal), 5) == (0, 1, [])
+
+
+def test_a_refusal_is_taken_back_only_with_evidence(registry: SiteRegistry, tmp_path: Path) -> None:
+    path = tmp_path / "c.csv"
+    taken(registry, named(path, line(1, "deny"), line(2, "deny")))
+    changed = [line(1, "permit"), line(2, "error", who="-")]
+    assert taken(registry, named(path, *changed), 1) == (0, 0, [Reason.REFUSAL_STANDS] * 2)
+    assert verdict(registry, "P-1") is Verdict.DENIED
+    shown = [line(1, "permit", form=FORM), line(2, "error", form=FORM)]
+    assert taken(registry, named(path, *shown), 2) == (2, 0, [])
+    assert (verdict(registry, "P-1"), verdict(registry, "P-2")) == (Verdict.ADMITTED, Verdict.NO_CONSENT)
+    assert taken(registry, named(path, *shown), 3) == (0, 2, [])
+    registry.check()
+
+
+def test_a_line_that_cannot_be_read_any_more_is_pointed_at_while_it_still_permits(
+    registry: SiteRegistry, tmp_path: Path
+) -> None:
+    path = tmp_path / "c.csv"
+    taken(registry, named(path, line(1), line(2, "deny"), line(3)))
+    bad = named(path, *(line(number, "maybe") for number in (1, 2, 3, 4)))
+    report = registry.import_consent(bad, T0 + HOUR, mapping=NAMED)
+    assert report.set_aside == {Reason.UNKNOWN_DECISION: 4}
+    assert report.doubtful == (2, 4)
+    assert verdict(registry, "P-1") is Verdict.ADMITTED
+
+
+def test_an_end_is_taken_back_only_with_evidence(registry: SiteRegistry, tmp_path: Path) -> None:
+    path = tmp_path / "c.csv"
+    taken(registry, named(path, line(1), line(2, "expire", "2026-06-01", who="P-1")))
+    assert verdict(registry, "P-1") is Verdict.EXPIRED
+    assert taken(registry, named(path, line(2, "error")), 1) == (0, 0, [Reason.REFUSAL_STANDS])
+    assert taken(registry, named(path, line(2, "deny", "2026-06-01", who="P-1")), 2) == (1, 0, [])
+    assert verdict(registry, "P-1") is Verdict.DENIED
+
+
+def test_a_line_may_turn_out_to_be_of_another_person(registry: SiteRegistry, tmp_path: Path) -> None:
+    path = tmp_path / "c.csv"
+    taken(registry, named(path, line(1, who="P-8")))
+    assert taken(registry, named(path, line(1, who="P-9")), 1) == (1, 0, [])
+    assert (verdict(registry, "P-8"), verdict(registry, "P-9")) == (Verdict.NO_CONSENT, Verdict.ADMITTED)
+    assert registry.history("P-8")[-1].event.decision is Decision.CORRECT
+    registry.check()
+
+
+@pytest.mark.parametrize("batch", [1, 5_000])
+def test_a_name_that_stands_twice_in_a_file_with_other_words_is_set_aside(
+    registry: SiteRegistry, tmp_path: Path, batch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(imports, "BATCH", batch)
+    path = named(tmp_path / "c.csv", line(1), line(1), line(1, "deny"), line(2))
+    assert taken(registry, path) == (2, 1, [Reason.SAID_TWICE])
+    assert taken(registry, path, 1) == (0, 3, [Reason.SAID_TWICE])
+
+
+def consent(person: str, name: str, **fields: Any) -> dict[str, Any]:
+    return {
+        "resourceType": "Consent",
+        "id": name,
+        "status": "active",
+        "scope": {"text": "research"},
+        "category": [{"text": "research"}],
+        "patient": {"identifier": {"system": "urn:oid:2.999.1", "value": person}},
+        "dateTime": "2026-01-10T00:00:00Z",
+        "provision": {"type": "permit", "purpose": [{"system": "urn:bract:purpose", "code": "evaluation"}]},
+        **fields,
+    }
+
+
+def fhir(path: Path, *resources: dict[str, Any]) -> Path:
+    path.write_text("".join(json.dumps(one) + "\n" for one in resources))
+    return path
+
+
+def test_a_fhir_consent_is_followed_through_its_life(registry: SiteRegistry, tmp_path: Path) -> None:
+    path = tmp_path / "c.ndjson"
+    active = consent("P-1", "c1", meta={"versionId": "1"})
+    assert taken(registry, fhir(path, active)) == (1, 0, [])
+    assert taken(registry, fhir(path, consent("P-1", "c1", meta={"versionId": "2"})), 1) == (0, 1, [])
+    ended = consent("P-1", "c1", status="inactive", meta={"lastUpdated": "2026-05-01T00:00:00Z"})
+    assert taken(registry, fhir(path, ended), 2) == (1, 0, [])
+    assert (verdict(registry, "P-1", 30), verdict(registry, "P-1")) == (Verdict.ADMITTED, Verdict.EXPIRED)
+    assert taken(registry, fhir(path, active), 3) == (0, 0, [Reason.REPLACED])
+    error = {**consent("", "c1", status="entered-in-error"), "patient": None}
+    error = {key: value for key, value in error.items() if value is not None}
+    assert taken(registry, fhir(path, error), 4) == (1, 0, [])
+    assert verdict(registry, "P-1", 30) is Verdict.NO_CONSENT
+    assert taken(registry, fhir(path, error), 5) == (0, 1, [])
+    before: tuple[KnownEvent, ...] = registry.history("P-1")
+    assert [one.event.decision for one in before] == [Decision.PERMIT, Decision.PERMIT, Decision.CORRECT]
+    registry.check()
+    registry.verify_log()
+
+
+def test_the_samples_go_in_once(registry: SiteRegistry) -> None:
+    assert taken(registry, SAMPLES / "r5.json") == (3, 0, [])
+    assert taken(registry, SAMPLES / "r5.json", 1) == (0, 3, [])
+    assert verdict(registry, "MRN-31") is Verdict.DENIED
+
+
+def test_fhir_needs_a_mapping_and_a_broken_file_records_nothing(registry: SiteRegistry, tmp_path: Path) -> None:
+    with pytest.raises(BractError) as refused:
+        registry.import_consent(SAMPLES / "r5.json", T0)
+    assert refused.value.code == MALFORMED
+    path = tmp_path / "c.csv"
+    path.write_text("who,what\n")
+    with pytest.raises(BractError) as refused:
+        registry.import_consent(path, T0, mapping=NAMED)
+    assert refused.value.code == BAD_RECORD
+    with pytest.raises(BractError):
+        registry.history("P-1")
+
+
+def test_a_reader_that_fails_midway_leaves_nothing_behind(
+    registry: SiteRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(imports, "BATCH", 1)
+
+    def items() -> Iterator[Any]:
+        yield from read_consent(own(tmp_path / "c.csv", ROWS[:3]))
+        raise BractError(BAD_RECORD, "the disk went away")
+
+    with pytest.raises(BractError):
+        registry.import_statements(items(), "csv", "clinic", T0)
+    assert registry.import_consent(tmp_path / "c.csv", T0).taken == 3
+
+
+HOSTILE = [
+    "=cmd|'/c calc'!A1",
+    "'; DROP TABLE consent_event; --",
+    "../../etc/passwd",
+    "%s%n",
+    "P\u202e-1",
+    "+1",
+    "@SUM(A1)",
+]
+
+
+def test_hostile_names_are_only_names_and_are_kept_nowhere(world: tuple[Engine, SiteRegistry], tmp_path: Path) -> None:
+    engine, registry = world
+    good = [name for name in HOSTILE if name.isprintable()]
+    rows = [f'"{name}",evaluation,permit,2026-01-01T00:00:00Z,,,"{name}"' for name in HOSTILE]
+    count, _, aside = taken(registry, named(tmp_path / "c.csv", *rows))
+    assert (count, len(aside)) == (len(good), len(HOSTILE) - len(good))
+    assert {verdict(registry, name) for name in good} == {Verdict.ADMITTED}
+    with engine.connect() as connection:
+        kept = ""
+        for table in ("subject", "consent_event", "consent_current", "log_entry", "log_body"):
+            kept += repr(connection.execute(text(f"SELECT * FROM {table}")).all())  # noqa: S608 - names of our tables
+    assert not [name for name in good if name in kept]
+
+
+def test_a_report_names_lines_up_to_a_limit_and_counts_them_all(
+    registry: SiteRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(imports, "KEPT", 2)
+    report = registry.import_consent(own(tmp_path / "c.csv", ["x"] * 5 + ROWS[:1]), T0)
+    assert report.unreadable == (Unreadable(2, Reason.BAD_LINE), Unreadable(3, Reason.BAD_LINE))
+    assert (report.taken, report.set_aside) == (1, {Reason.BAD_LINE: 5})
+
+
+CELLS = st.sampled_from(["permit", "deny", "withdraw", "expire", "error"])
+DAYS = st.integers(1, 4).map(lambda number: f"2026-0{number}-01")
+LINES = st.builds(
+    line, st.integers(1, 3), CELLS, DAYS, st.sampled_from(["", "2026-03-15"]), st.sampled_from(["", FORM])
+)
+FILES = st.lists(st.lists(LINES | st.text(alphabet="Px,;\"'-=", max_size=9), max_size=4), min_size=1, max_size=3)
+
+
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(files=FILES)
+def test_any_files_one_after_the_other_add_up_and_the_last_one_again_is_known(
+    registry: SiteRegistry, tmp_path: Path, files: list[list[str]]
+) -> None:
+    for hour, rows in enumerate(files):
+        path = named(tmp_path / "c.csv", *rows)
+        first, again = taken(registry, path, hour), taken(registry, path, hour)
+        assert first[0] + first[1] + len(first[2]) == sum(bool(row) for row in rows)
+        assert again[0] == 0
+    registry.check()

