@@ -29,7 +29,7 @@ from bract_client.handles import event_reference, handle
 from bract_client.registry import decisions, members, notices
 from bract_client.registry.decisions import KnownEvent, NewEvent
 from bract_client.registry.desk import Desk
-from bract_client.registry.resolving import known_at, verdicts
+from bract_client.registry.resolving import known_at, many, verdicts
 
 
 class ConsentVerbs(Desk):
@@ -151,7 +151,8 @@ class ConsentVerbs(Desk):
             seq = known_at(session, known)
             found = verdicts(session, purpose, dataset, valid, self._use, consent_seq=seq)
             counted = select(found.c.verdict, func.count()).group_by(found.c.verdict)
-            return {Verdict(row[0]): row[1] for row in session.execute(counted)}
+            with many(session):
+                return {Verdict(row[0]): row[1] for row in session.execute(counted)}
 
     def take_notice(self, at: datetime, every: timedelta) -> WithdrawalNotice | None:
         """One notice over all queued withdrawals, at the points of a public grid; the same until it is sent."""

@@ -5,11 +5,26 @@ are to be judged for this use; and from the events themselves when a decision li
 when the question is about an earlier state of knowledge. The three give the same answers.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, FromClause, Select, Subquery, and_, case, func, inspect, literal, or_, select
+from sqlalchemy import (
+    ColumnElement,
+    FromClause,
+    Select,
+    Subquery,
+    and_,
+    case,
+    func,
+    inspect,
+    literal,
+    or_,
+    select,
+    text,
+)
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
 from bract.consent import Decision, Purpose, Verdict
@@ -20,6 +35,23 @@ from bract_client.registry import conditions
 from bract_client.registry.decisions import newest
 from bract_client.registry.derived import standing
 from bract_client.registry.models import EVERYWHERE, ConsentCurrent, ConsentEffective, ConsentEventRow
+
+
+@contextmanager
+def many(session: Session) -> Iterator[None]:
+    """For queries over all of a data set's records: PostgreSQL joins them by hashing, whatever it believes about sizes.
+
+    After a large import and before its tables were analysed it takes them for small, and reads one of them again for every
+    row of another.
+    """
+    if session.connection().dialect.name != "postgresql":
+        yield
+        return
+    session.execute(text("SET LOCAL enable_nestloop = off"))
+    session.execute(text("SET LOCAL work_mem = '64MB'"))
+    yield
+    session.execute(text("RESET enable_nestloop"))
+    session.execute(text("RESET work_mem"))
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from bract_client.registry import decisions
 from bract_client.registry.keys import SiteKeys
 from bract_client.registry.members import DatasetInfo, dataset
 from bract_client.registry.models import Quarantine, Record, SnapshotRow
-from bract_client.registry.resolving import judge, next_change
+from bract_client.registry.resolving import judge, many, next_change
 
 __all__ = [
     "AdmissionReport",
@@ -127,7 +127,8 @@ def admission(session: Session, name: str, purpose: Purpose, at: datetime, use: 
     rows = _records(session, about, purpose, at, use)
     people = func.count(Record.subject_no.distinct())
     counted = rows.statement.add_columns(rows.verdict, func.count(), people).group_by(rows.verdict)
-    found = {Verdict(row[0]): (row[1], row[2]) for row in session.execute(counted)}
+    with many(session):
+        found = {Verdict(row[0]): (row[1], row[2]) for row in session.execute(counted)}
     records, persons = found.pop(Verdict.ADMITTED, (0, 0))
     refused = {verdict: count for verdict, (count, _) in found.items()}
     lines = session.scalar(select(func.count()).where(Quarantine.dataset == name)) or 0
@@ -183,7 +184,8 @@ def freeze(
 
 def _raw(session: Session, statement: Select[Any]) -> Iterator[Sequence[Any]]:
     """Rows as the driver gives them: a million of them are not worth a converted object each."""
-    cursor = session.connection().execute(statement).cursor
+    with many(session):
+        cursor = session.connection().execute(statement).cursor
     while rows := cursor.fetchmany(_PAGE):
         yield from rows
 

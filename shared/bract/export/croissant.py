@@ -9,8 +9,7 @@ from typing import Any
 
 from bract.export.facts import Facts
 from bract.export.markdown import MISSING
-from bract.export.names import duo_iri, iri, moment
-from bract.export.prov import agent
+from bract.export.names import agent, duo_iri, iri, moment
 from bract.model import Node, NodeKind, Relation
 
 _TERMS = (  # the context of Croissant 1.1, appendix 1

@@ -22,7 +22,7 @@ from pydantic import Field
 
 from bract import __version__
 from bract.digest import Digest, canonical, digest_file
-from bract.errors import DIGEST_MISMATCH, MALFORMED, UNTRUSTED, BractError
+from bract.errors import DIGEST_MISMATCH, MALFORMED, TOO_LARGE, UNTRUSTED, BractError
 from bract.export.staging import free, staged
 from bract.export.tabular import MEDIA, Table, write_tables
 from bract.files import PRIVATE, PUBLIC, write_atomic
@@ -30,8 +30,11 @@ from bract.signing import parse_envelope, sign, unseal
 from bract.value import encode, plain, strict
 
 SUFFIX = ".manifest.json"
-LARGEST = 1 << 20
+LARGEST = 4 << 20
 """Bytes of a manifest that is read."""
+
+MOST_FILES = 2000
+"""In one export, so that its manifest stays below what an envelope may hold."""
 
 
 @strict
@@ -183,6 +186,8 @@ def public_key(path: Path) -> Ed25519PublicKey:
 def _check_targets(targets: Sequence[Path]) -> None:
     if not targets:
         raise BractError(MALFORMED, "no file to write")
+    if len(targets) > MOST_FILES:
+        raise BractError(TOO_LARGE, f"{len(targets)} files; ask for less than all, {MOST_FILES} at most")
     if len({target.parent for target in targets}) != 1:
         raise BractError(MALFORMED, "the files of one export lie in one folder")
     free((*targets, manifest_path(targets[0])))

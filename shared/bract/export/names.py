@@ -13,10 +13,19 @@ PRODUCER = "urn:bract:software"
 """Who made a document, where a format asks for a URI."""
 
 
+def safe(text: str) -> str:
+    """Any text as letters, digits and -._~:% only; different texts stay different."""
+    return "%2E" * len(text) if set(text) == {"."} else quote(text, safe=":")
+
+
 def local(kind: NodeKind, ref: str) -> str:
-    """A node's name below `NAMESPACE`: letters, digits and -._~:%/ only, whatever the reference holds."""
-    safe = quote(ref, safe=":")
-    return f"{kind.value}/{'%2E' * len(ref) if set(ref) == {'.'} else safe}"
+    """A node's name below `NAMESPACE`."""
+    return f"{kind.value}/{safe(ref)}"
+
+
+def agent(kind: str, name: str) -> str:
+    """An organisation's name below `NAMESPACE`: a `site` or a `hub`."""
+    return f"agent/{kind}/{safe(name)}"
 
 
 def iri(node: Node) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from bract.digest import canonical
 from bract.export.facts import Facts, Key
-from bract.export.names import NAMESPACE, local, moment
+from bract.export.names import NAMESPACE, agent, local, moment
 from bract.model import Edge, Node, NodeKind, Relation
 
 _PREFIX = "bract"
@@ -92,11 +92,6 @@ def _agents(facts: Facts, active: set[Key], found: dict[str, dict[str, Any]]) ->
             found["agent"][there] = _agent(site)
             body = {"prov:entity": name, "prov:agent": there}
             found.setdefault("wasAttributedTo", {})[f"_:attribution{number}"] = body
-
-
-def agent(kind: str, name: str) -> str:
-    """An organisation's name below the namespace."""
-    return f"agent/{kind}/{local(NodeKind.DATASET, name).partition('/')[2]}"
 
 
 def _agent(name: str) -> dict[str, Any]:

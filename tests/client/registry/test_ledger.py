@@ -1,7 +1,3 @@
-import json
-import os
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -40,7 +36,6 @@ from bract_client.registry.models import PrivacyAccount, ReservationRow
 from bract_client.registry.store import SiteRegistry
 from tests.client.site_world import HOUR, SIGNING, T0, add_table, open_registry, persons, write_table
 
-ROOT = Path(__file__).parents[3]
 C = digest(b"campaign")
 M = Mechanism(2.0, 0.1, 20)
 FEWER = Mechanism(2.0, 0.1, 7)
@@ -319,28 +314,3 @@ def test_no_order_of_verbs_ever_under_counts(
             ledger.check(session)
         assert epsilon_of_curve(curve, 1e-6) <= CAP or not reserved
     engine.dispose()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("verb", "after"), [("reserve", ("reserved", 1)), ("ingest", ("records", 40))])
-def test_a_verb_that_is_killed_anywhere_happened_wholly_or_not(
-    opened: tuple[Engine, SiteRegistry], database_url: str, verb: str, after: tuple[str, int]
-) -> None:
-    engine, _ = opened
-    engine.dispose()
-    script = Path(__file__).with_name("killed_verbs.py")
-    done = subprocess.run(
-        [sys.executable, script, database_url, verb],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        check=True,
-        timeout=200,
-    )
-    lines = [json.loads(line) for line in done.stdout.splitlines()]
-    name, whole = after
-    assert len(lines) >= 8 and not lines[-1]["killed"]
-    assert {line[name] for line in lines} == {0, whole}
-    first = next(place for place, line in enumerate(lines) if line[name])
-    assert all(line[name] == 0 and line["entries"] == 1 for line in lines[:first])
-    assert all(line[name] == whole for line in lines[first:])

@@ -136,6 +136,8 @@ def test_a_hostile_name_is_refused_or_is_only_a_name(opened: tuple[Engine, SiteR
             with pytest.raises(BractError) as unknown:
                 refused()
             assert unknown.value.code == UNKNOWN_SUBJECT
+        if "\x00" in name:
+            continue  # PostgreSQL's driver has no such text; neither a plan nor a command line can hold one
         for asked in (
             lambda name=name: registry.ingest(name, T0),
             lambda name=name: registry.reserve(C, 1, name, M, T0, HOUR),
@@ -145,14 +147,15 @@ def test_a_hostile_name_is_refused_or_is_only_a_name(opened: tuple[Engine, SiteR
                 asked()
             assert unknown.value.code == UNKNOWN_DATASET
     assert registry.admission("adult", PRETRAINING, T0).admitted_subjects == 4
-    storable = [name for name in HOSTILE if name and "\x00" not in name and len(name) < 200]
+    storable = [name for name in HOSTILE if name and name.isprintable() and len(name) < 200]
     rows = [Person(f"{name}!", name) for name in storable]
-    write_table(tmp_path / "t.parquet", [*persons(4), *rows])
+    write_table(tmp_path / "t.parquet", [*persons(4), *rows, Person("ok\n", "P-9"), Person("r9", "P\x009")])
     report = registry.ingest("adult", T0 + HOUR)
     kept = {
         member.record_id for member in registry.usable(registry.freeze("adult", PRETRAINING, T0 + HOUR).root, T0 + HOUR)
     }
     assert {f"{name}!" for name in storable} <= kept and report.taken == len(storable)
+    assert len(registry.quarantine("adult")) == 2, "what cannot be printed is no name"
     for place, name in enumerate(storable, start=1):
         registry.withdraw(name, T0 + 2 * HOUR)
         left = registry.admission("adult", PRETRAINING, T0 + 2 * HOUR).admitted_subjects

@@ -1,6 +1,5 @@
 """Every document of any lineage holds every node once and no other, is read by others' libraries, and names stay text."""
 
-import itertools
 import json
 import re
 from collections import Counter
@@ -12,7 +11,6 @@ from typing import Any
 from urllib.parse import unquote
 
 import pytest
-import yaml
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 from hypothesis import given, settings
@@ -30,7 +28,6 @@ from prov.model import (
 )
 
 from bract.errors import BractError
-from bract.export.aiact import annex_iv, training_content
 from bract.export.card import card
 from bract.export.croissant import croissant, snapshots
 from bract.export.edges import edge_table
@@ -186,39 +183,6 @@ def test_the_table_of_edges_has_every_node_and_every_edge(facts: Facts) -> None:
     found |= {(row["dst_kind"], row["dst"]) for row in rows if row.get("dst")}
     assert found == {(node.kind.value, node.ref) for node in facts.lineage.nodes}
     assert sum(row.get("relation") is not None for row in rows) == len(facts.lineage.edges)
-
-
-@few
-@given(graphs.facts())
-def test_pages_have_our_headings_only_and_a_front_matter_that_yaml_reads(facts: Facts) -> None:
-    for make in (card, annex_iv, training_content):
-        page = make(facts).decode()
-        assert make(facts).decode() == page
-        assert "<" not in page
-        assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202e]", page)
-        lines = page.rpartition("\n---\n")[2].split("\n")
-        for line in lines:
-            # no address, link or image: what looks like one has a backslash or stands in code
-            outside = re.sub(r"`[^`]*`", "", line)
-            assert not re.search(r"(?<!\\)(?:[\[\]@]|://)", outside)
-        for before, after in itertools.pairwise(lines):
-            if before.startswith("|") and after.startswith("|"):
-                assert len(re.findall(r"(?<!\\)\|", before)) == len(re.findall(r"(?<!\\)\|", after))
-    front = card(facts).decode().split("\n---\n")[0].removeprefix("---\n")
-    read = yaml.safe_load(front)
-    assert read["model_name"] == facts.subject.name
-    assert read["bract_ref"] == facts.subject.ref
-
-
-def test_headings_of_a_hostile_model_are_those_of_any_model() -> None:
-    pages = set()
-    for name in HOSTILE:
-        node = Node(NodeKind.VERSION, name, name, AT, {"site": name, "url": name}, (), ())
-        facts = Facts(name, AT, Lineage((node,), ()), (node.kind, node.ref))
-        for make in (card, annex_iv, training_content):
-            heads = [line for line in make(facts).decode().split("\n") if re.match(r" {0,3}#", line)]
-            pages.add((make.__name__, len(heads)))
-    assert len(pages) == 3
 
 
 @few

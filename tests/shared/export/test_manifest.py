@@ -9,10 +9,13 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from bract.digest import digest
-from bract.errors import ALREADY_EXISTS, DIGEST_MISMATCH, MALFORMED, UNTRUSTED, BractError
+from bract.errors import ALREADY_EXISTS, DIGEST_MISMATCH, MALFORMED, TOO_LARGE, UNTRUSTED, BractError
 from bract.export.manifest import (
+    MOST_FILES,
     About,
     Document,
+    ExportedFile,
+    Manifest,
     export_documents,
     export_table,
     manifest_path,
@@ -53,8 +56,6 @@ def test_an_export_verifies_and_tells_what_it_is(manifest: Path) -> None:
 
 def test_the_envelope_verifies_by_itself(manifest: Path) -> None:
     """Whoever has a DSSE library needs nothing of ours."""
-    from bract.export.manifest import Manifest
-
     sealed = parse_envelope(json.dumps(json.loads(manifest.read_bytes())["envelope"]).encode())
     assert unseal(Manifest, sealed, KEY.public_key()) == verify(manifest, KEY.public_key())
 
@@ -108,8 +109,6 @@ def test_what_is_no_manifest_is_refused(manifest: Path, text: str) -> None:
 
 
 def test_a_manifest_cannot_name_a_file_elsewhere(manifest: Path) -> None:
-    from bract.export.manifest import ExportedFile
-
     for name in ("../a.csv", "/etc/passwd", "a\\b", "", "a\x00"):
         with pytest.raises(BractError) as refusal:
             decode(ExportedFile, {"name": name, "media_type": "", "sha256": digest(b""), "size": 0})
@@ -123,6 +122,18 @@ def test_nothing_is_overwritten_and_nothing_left_when_only_the_manifest_is_there
         export_documents({out: Document("application/json", b"{}")}, ABOUT, KEY, AT)
     assert refusal.value.code == ALREADY_EXISTS
     assert [path.name for path in tmp_path.iterdir()] == ["a.json.manifest.json"]
+
+
+def test_the_largest_export_still_verifies_and_a_larger_one_is_refused(tmp_path: Path) -> None:
+    many = {
+        tmp_path / f"{'n' * 60}{number:06}.json": Document("application/json", b"") for number in range(MOST_FILES + 1)
+    }
+    with pytest.raises(BractError) as refusal:
+        export_documents(many, ABOUT, KEY, AT)
+    assert refusal.value.code == TOO_LARGE
+    assert list(tmp_path.iterdir()) == []
+    files = tuple(ExportedFile(path.name, "m" * 80, digest(b""), 10**9) for path in list(many)[:MOST_FILES])
+    assert len(parse_envelope(sign(Manifest(ABOUT, files, AT, "bract"), KEY).to_json()).payload) > 0
 
 
 def test_the_files_of_an_export_lie_in_one_folder(tmp_path: Path) -> None:

@@ -40,9 +40,34 @@ _SAME_SUBJECT = {
     ),
 }
 
+# Says what 0001's says. PostgreSQL planned its EXISTS as a scan of all events for every new one; this is one look-up, and
+# is left in place on the way down.
+_ORDER = {
+    "sqlite": (),
+    "postgresql": (
+        "CREATE OR REPLACE FUNCTION consent_event_order() RETURNS trigger LANGUAGE plpgsql AS $$ DECLARE newest record; "
+        "BEGIN SELECT seq, recorded_at INTO newest FROM consent_event ORDER BY seq DESC LIMIT 1; "
+        "IF newest.seq >= NEW.seq OR NEW.recorded_at < newest.recorded_at THEN "
+        "RAISE EXCEPTION 'consent_event goes forward only' USING ERRCODE = 'integrity_constraint_violation'; "
+        "END IF; RETURN NEW; END $$",
+    ),
+}
+
+# What the first schema's function says, but for its plan: that one was made once for a session, when the table may have
+# been empty, and then read all events for each new one.
+_ORDER = (
+    "CREATE OR REPLACE FUNCTION consent_event_order() RETURNS trigger LANGUAGE plpgsql AS $$ DECLARE last record; BEGIN "
+    "SELECT seq, recorded_at INTO last FROM consent_event ORDER BY seq DESC LIMIT 1; "
+    "IF FOUND AND (last.seq >= NEW.seq OR NEW.recorded_at < last.recorded_at) THEN "
+    "RAISE EXCEPTION 'consent_event goes forward only' USING ERRCODE = 'integrity_constraint_violation'; "
+    "END IF; RETURN NEW; END $$"
+)
+
 
 def upgrade() -> None:
     dialect = op.get_bind().dialect.name
+    if dialect == "postgresql":
+        op.execute(_ORDER)
     _vocabulary()
     op.create_table(
         "consent_condition",
@@ -59,7 +84,7 @@ def upgrade() -> None:
     op.add_column("consent_current", sa.Column("condition_no", Number, nullable=True))
     op.add_column("snapshot", sa.Column("use", Json, nullable=True))
     _effective()
-    for ddl in (*refuse_changes(dialect, "consent_condition"), *_SAME_SUBJECT[dialect]):
+    for ddl in (*refuse_changes(dialect, "consent_condition"), *_SAME_SUBJECT[dialect], *_ORDER[dialect]):
         op.execute(ddl)
 
 
