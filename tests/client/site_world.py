@@ -15,7 +15,6 @@ from bract.consent import Purpose
 from bract.database import open_engine
 from bract.digest import digest
 from bract.encoders.spec import TableSpec
-from bract.migrations import migrate
 from bract.objectives.spec import MaskedTableSpec
 from bract.plan import CampaignPlan, Place, RoundPlan, SitePlan
 from bract.privacy.spec import PrivacySpec
@@ -25,6 +24,7 @@ from bract.value import digest_value
 from bract_client.registry import MIGRATIONS
 from bract_client.registry.store import SiteRegistry
 from bract_client.sources.location import TableLocation
+from tests.migrated import migrated
 
 T0 = datetime(2026, 3, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -75,7 +75,7 @@ def write_table(path: Path, rows: Sequence[Person], label: bool = False) -> Path
 def open_registry(url: str) -> tuple[Engine, SiteRegistry]:
     """A registry at the newest schema on an empty database."""
     engine = open_engine(url)
-    migrate(engine, MIGRATIONS)
+    migrated(engine, MIGRATIONS)
     return engine, SiteRegistry(engine, KEY, SIGNING, "ward")
 
 

@@ -23,7 +23,6 @@ from bract.log import archive, auditor, verify
 from bract.log.bundle import BODIES, MANIFEST, SEAL, Manifest, Seal
 from bract.log.note import SIGNED, vkey
 from bract.log.verify import Verified
-from bract.migrations import migrate
 from bract.signing import key_id, parse_envelope, sign
 from bract.value import decode, encode
 from bract_server.cli.main import app
@@ -31,6 +30,7 @@ from bract_server.home import create
 from bract_server.hub import open_registry
 from bract_server.registry import MIGRATIONS
 from bract_server.registry.store import HubRegistry
+from tests.migrated import migrated
 from tests.server.registry.world import AT, SITES, World, campaign_plan, named
 
 KEY = Ed25519PrivateKey.from_private_bytes(b"hub key of the bundle's tests...")
@@ -58,7 +58,7 @@ def journey(engine: Engine) -> World:
 def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[World, Path]]:
     folder = tmp_path_factory.mktemp("bundle")
     engine = open_engine(f"sqlite:///{folder / 'registry.db'}")
-    migrate(engine, MIGRATIONS)
+    migrated(engine, MIGRATIONS)
     world = journey(engine)
     archive.write(folder / "hub.zip", world.registry.bundle(""))
     yield world, folder / "hub.zip"
@@ -91,7 +91,7 @@ def refused(parts: dict[str, bytes], tmp_path: Path, **asked: object) -> BractEr
 
 def test_a_bundle_verifies_on_both_databases_and_is_the_same_each_time(database_url: str, tmp_path: Path) -> None:
     engine = open_engine(database_url)
-    migrate(engine, MIGRATIONS)
+    migrated(engine, MIGRATIONS)
     world = journey(engine)
     archive.write(tmp_path / "one.zip", world.registry.bundle(""))
     archive.write(tmp_path / "two.zip", world.registry.bundle(""))
@@ -283,7 +283,7 @@ def test_a_later_bundle_continues_an_earlier_one_and_no_other(small: tuple[World
 def rewritten(tmp_path: Path, entries: int) -> Path:
     """Another history under the same key, from a copy of nothing."""
     engine = open_engine(f"sqlite:///{tmp_path / 'other.db'}")
-    migrate(engine, MIGRATIONS)
+    migrated(engine, MIGRATIONS)
     world = World(engine, HubRegistry(engine, KEY))
     for number in range(entries):
         world.enrol(f"site-{number}")
@@ -376,7 +376,7 @@ def test_the_commands_write_verify_and_refuse(tmp_path: Path) -> None:
 
 def test_more_than_a_block_on_the_disk_of_a_database(tmp_path: Path) -> None:
     engine = open_engine(f"sqlite:///{tmp_path / 'registry.db'}")
-    migrate(engine, MIGRATIONS)
+    migrated(engine, MIGRATIONS)
     world = World(engine, HubRegistry(engine, KEY))
     for number in range(300):
         world.enrol(f"s{number}")

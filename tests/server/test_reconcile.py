@@ -14,7 +14,6 @@ from typer.testing import CliRunner
 from bract.database import open_engine
 from bract.digest import Digest
 from bract.errors import MALFORMED, UNTRUSTED, BractError
-from bract.migrations import migrate
 from bract.privacy.accounting import rounded_up
 from bract.privacy.spec import Mechanism
 from bract.signing import Envelope, sign, unseal
@@ -40,6 +39,7 @@ from bract_server.reconcile import (
     read_export,
 )
 from tests.client.site_world import KEY, add_table, write_table
+from tests.migrated import migrated
 from tests.server.registry.world import AT, MECHANISM, SITES, World, campaign_plan
 
 HOUR = timedelta(hours=1)
@@ -83,7 +83,7 @@ def pair(tmp_path: Path) -> Iterator[Pair]:
     for site in SITES:
         world.enrol(site)
     engine = open_engine(f"sqlite:///{tmp_path / 'site.db'}")
-    migrate(engine, SITE_MIGRATIONS)
+    migrated(engine, SITE_MIGRATIONS)
     mine = SiteRegistry(engine, KEY, world.keys["alder"], "alder")
     add_table(mine, write_table(tmp_path / "t.parquet", []))
     yield Pair(home.root, world, mine, world.start(campaign_plan()))
@@ -160,7 +160,7 @@ def test_another_mechanism_or_state_is_told(pair: Pair) -> None:
 def test_a_site_whose_ledger_was_put_back_is_found_by_its_own_words(pair: Pair, tmp_path: Path) -> None:
     pair.reserve(pair.next_round())
     engine = open_engine(f"sqlite:///{tmp_path / 'old.db'}")
-    migrate(engine, SITE_MIGRATIONS)
+    migrated(engine, SITE_MIGRATIONS)
     forgetful = SiteRegistry(engine, KEY, pair.world.keys["alder"], "alder")
     add_table(forgetful, tmp_path / "none.parquet")
     pair.site, kept = forgetful, pair.site

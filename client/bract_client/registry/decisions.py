@@ -1,6 +1,6 @@
 """Consent events as rows: added once, never changed, each with what shows it; the derived state is renewed with them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -211,6 +211,20 @@ def newest(session: Session) -> int:
 def history(session: Session, subject_no: int) -> tuple[KnownEvent, ...]:
     """Every decision of one subject, in the order in which we learnt them."""
     return _known(session, ConsentEventRow.subject_no == subject_no)
+
+
+def histories(session: Session, subjects: Collection[int]) -> dict[int, list[KnownEvent]]:
+    """Every decision of each of these subjects, in the order in which we learnt them; none is an empty list."""
+    found: dict[int, list[KnownEvent]] = {number: [] for number in subjects}
+    statement = (
+        select(ConsentEventRow, ConsentCondition.modifiers)
+        .outerjoin(ConsentCondition, ConsentCondition.no == ConsentEventRow.condition_no)
+        .where(ConsentEventRow.subject_no.in_(list(subjects)))
+        .order_by(ConsentEventRow.seq)
+    )
+    for row in session.execute(statement):
+        found[row[0].subject_no].append(_event(row))
+    return found
 
 
 def event(session: Session, seq: int) -> tuple[int, KnownEvent] | None:

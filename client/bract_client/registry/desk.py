@@ -62,9 +62,7 @@ class Desk:
         self._log(session, upkeep.RECORDED, recorded.events[0].source, body, at)
         if session.scalar(select(SnapshotRow.root).limit(1)) is None:
             return ()
-        roots: set[Digest] = set()
-        for (number, only, wrongly), purposes in _left(session, recorded).items():
-            roots |= snapshots.holding(session, number, purposes, only, wrongly=wrongly)
+        roots = snapshots.leaving(session, _left(session, recorded))
         notices.queue(session, roots, at)
         return tuple(sorted(roots))
 

@@ -1,12 +1,12 @@
 """Who is admitted, and the frozen answer: a Merkle root over the admitted records that tells nobody who they are."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, case, func, insert, literal, null, or_, select
+from sqlalchemy import func, insert, null, select
 from sqlalchemy.orm import Session
 
 from bract.consent import Purpose, Verdict, resolve, uncorrected
@@ -14,34 +14,17 @@ from bract.digest import Digest, canonical
 from bract.errors import NO_ADMITTED, STALE_CLEARANCE, BractError
 from bract.log.checkpoint import root_digest
 from bract.log.merkle import root
-from bract.membership import Membership
 from bract.retention import RetentionRule
 from bract.value import decode, plain
 from bract.vocabulary.modifiers import UseContext
 from bract_client.handles import snapshot_salt
-from bract_client.registry import decisions
+from bract_client.registry import decisions, judged
 from bract_client.registry.keys import SiteKeys
-from bract_client.registry.members import DatasetInfo, dataset
+from bract_client.registry.members import dataset, datasets
 from bract_client.registry.models import Quarantine, Record, SnapshotRow
 from bract_client.registry.resolving import judge, many, next_change
 
-__all__ = [
-    "AdmissionReport",
-    "Member",
-    "Membership",
-    "Snapshot",
-    "admission",
-    "expiry",
-    "freeze",
-    "holding",
-    "leaves",
-    "row_of",
-    "salt_of",
-    "then",
-    "usable",
-]
-
-_PAGE = 20_000
+_CHUNK = 500
 _LEAF = b"\x00"  # RFC 9162 §2.1.1, without a call for each of a million
 
 
@@ -80,51 +63,10 @@ class Member:
     record_digest: bytes
 
 
-@dataclass(frozen=True)
-class _Judged:
-    """The data set's records at one member number, and what consent and retention say about each."""
-
-    statement: Select[Any]
-    verdict: ColumnElement[str]
-    until: ColumnElement[Any]
-
-    @property
-    def admitted(self) -> Select[Any]:
-        """Those that may be used."""
-        return self.statement.where(self.verdict == Verdict.ADMITTED.value)
-
-
-def _records(
-    session: Session,
-    about: DatasetInfo,
-    purpose: Purpose,
-    at: datetime,
-    use: UseContext,
-    consent_seq: int | None = None,
-) -> _Judged:
-    """Every record that the data set had at `about.member_seq`, with its verdict by what was known at `consent_seq`."""
-    found = judge(session, Record.subject_no, purpose, about.name, at, use, consent_seq=consent_seq)
-    verdict: ColumnElement[str] = func.coalesce(found.verdict, Verdict.NO_CONSENT.value)
-    days = about.retention.ceiling_days
-    if days is not None:
-        over = Record.collected_at <= at - timedelta(days=days)
-        verdict = case(((verdict == Verdict.ADMITTED.value) & over, literal(Verdict.RETENTION.value)), else_=verdict)
-    statement = found.join(select().select_from(Record)).where(*_there(about.name, about.member_seq))
-    return _Judged(statement, verdict, found.until)
-
-
-def _there(name: str, member_seq: int) -> tuple[ColumnElement[bool], ...]:
-    return (
-        Record.dataset == name,
-        Record.added_seq <= member_seq,
-        or_(Record.removed_seq.is_(None), Record.removed_seq > member_seq),
-    )
-
-
 def admission(session: Session, name: str, purpose: Purpose, at: datetime, use: UseContext) -> AdmissionReport:
     """Counts of who may be used now, and of the others by reason."""
     about = dataset(session, name)
-    rows = _records(session, about, purpose, at, use)
+    rows = judged.records(session, about, purpose, at, use)
     people = func.count(Record.subject_no.distinct())
     counted = rows.statement.add_columns(rows.verdict, func.count(), people).group_by(rows.verdict)
     with many(session):
@@ -143,13 +85,13 @@ def freeze(
     """The snapshot of now, and whether it is new: the same question at the same state gives the same snapshot."""
     about = dataset(session, name)
     consent_seq = decisions.newest(session)
-    admitted = _records(session, about, purpose, at, use)
+    admitted = judged.records(session, about, purpose, at, use)
     oldest = Record.collected_at if about.retention.ceiling_days is not None else null()
     people: set[int] = set()
     untils: set[Any] = set()
     collected: set[Any] = set()
     digests: list[bytes] = []
-    for number, until, taken, digest in _raw(
+    for number, until, taken, digest in judged.raw(
         session, admitted.admitted.add_columns(Record.subject_no, admitted.until, oldest, Record.record_digest)
     ):
         people.add(number)
@@ -158,12 +100,12 @@ def freeze(
         digests.append(digest)
     salt = snapshot_salt(keys.subject, _about(name, purpose, at, use, consent_seq, about.member_seq))
     top = root_digest(root([sha256(_LEAF + leaf).digest() for leaf in leaves(salt, digests)]))
-    ends = [next_change(session, purpose, name, at), _first(untils)]
-    if (first_taken := _first(collected)) is not None:
+    ends = [next_change(session, purpose, name, at), judged.first(untils)]
+    if (first_taken := judged.first(collected)) is not None:
         ends.append(about.retention.ends(first_taken))
-    first = min((end for end in ends if end is not None), default=None)
+    over = min((end for end in ends if end is not None), default=None)
     subjects, records = len(people), len(digests)
-    snapshot = Snapshot(top, name, purpose, at, first, subjects, records)
+    snapshot = Snapshot(top, name, purpose, at, over, subjects, records)
     if session.get(SnapshotRow, top) is not None:
         return snapshot, False
     values = {
@@ -171,7 +113,7 @@ def freeze(
         "dataset": name,
         "purpose": purpose.value,
         "at": at,
-        "until": first,
+        "until": over,
         "consent_seq": consent_seq,
         "member_seq": about.member_seq,
         "n_subjects": subjects,
@@ -180,23 +122,6 @@ def freeze(
     }
     session.execute(insert(SnapshotRow), values)
     return snapshot, True
-
-
-def _raw(session: Session, statement: Select[Any]) -> Iterator[Sequence[Any]]:
-    """Rows as the driver gives them: a million of them are not worth a converted object each."""
-    with many(session):
-        cursor = session.connection().execute(statement).cursor
-    while rows := cursor.fetchmany(_PAGE):
-        yield from rows
-
-
-def _first(moments: Iterable[Any]) -> datetime | None:
-    """The first of some moments as the driver gives them: texts on SQLite, times on PostgreSQL."""
-    found = [one for one in moments if one is not None]
-    if not found:
-        return None
-    first = min(found)
-    return datetime.fromisoformat(f"{first}+00:00") if isinstance(first, str) else first.astimezone(UTC)
 
 
 def leaves(salt: bytes, digests: Iterable[bytes]) -> list[bytes]:
@@ -236,7 +161,7 @@ def usable(session: Session, snapshot: Digest, at: datetime, use: UseContext) ->
     """
     row = row_of(session, snapshot)
     about = dataset(session, row.dataset)
-    now = _records(session, about, Purpose(row.purpose), at, use)
+    now = judged.records(session, about, Purpose(row.purpose), at, use)
     then = judge(
         session,
         Record.subject_no,
@@ -248,49 +173,77 @@ def usable(session: Session, snapshot: Digest, at: datetime, use: UseContext) ->
         name="then",
     )
     statement = then.join(now.admitted).where(
-        *_there(about.name, row.member_seq), then.verdict == Verdict.ADMITTED.value
+        *judged.there(about.name, row.member_seq), then.verdict == Verdict.ADMITTED.value
     )
     ordered = statement.add_columns(
         Record.record_no, Record.subject_no, Record.record_id, Record.record_digest
     ).order_by(Record.subject_no, Record.record_no)
-    return tuple(Member(*found) for found in _raw(session, ordered))
+    return tuple(Member(*found) for found in judged.raw(session, ordered))
 
 
-def holding(
-    session: Session, subject_no: int, purposes: Iterable[Purpose], only: str | None, *, wrongly: bool = False
-) -> set[Digest]:
-    """The snapshots that ever held a record of this subject, for these purposes (and one data set, if given).
+def holding(session: Session, subject_no: int, purposes: Iterable[Purpose], only: str | None) -> set[Digest]:
+    """The snapshots that ever held a record of this subject, for these purposes (and one data set, if given)."""
+    return leaving(session, {(subject_no, only, False): set(purposes)})
+
+
+def leaving(session: Session, asked: Mapping[tuple[int, str | None, bool], Collection[Purpose]]) -> set[Digest]:
+    """The snapshots that somebody leaves.
+
+    A snapshot that one subject leaves is not looked at again for others, so that many cost little more than one.
 
     Args:
         session: only read.
-        subject_no: the subject.
-        purposes: of the snapshots.
-        only: one data set; None for all.
-        wrongly: only those that would not have held it, had the site known then what it knows now.
+        asked: (subject, data set or None for all, wrongly) to the purposes of the snapshots; `wrongly` means only those
+            that would not have held the subject, had the site known then what it knows now.
     """
-    events = decisions.history(session, subject_no)
-    statement = (
-        select(SnapshotRow, Record.collected_at)
-        .join(Record, Record.dataset == SnapshotRow.dataset)
-        .where(
-            Record.subject_no == subject_no,
-            Record.added_seq <= SnapshotRow.member_seq,
-            or_(Record.removed_seq.is_(None), Record.removed_seq > SnapshotRow.member_seq),
-            SnapshotRow.purpose.in_([purpose.value for purpose in purposes]),
-        )
-    )
-    if only is not None:
-        statement = statement.where(SnapshotRow.dataset == only)
+    by_subject: dict[int, list[tuple[str | None, bool, Collection[Purpose]]]] = {}
+    for (number, only, wrongly), purposes in asked.items():
+        by_subject.setdefault(number, []).append((only, wrongly, purposes))
     found: set[Digest] = set()
-    rules: dict[str, RetentionRule] = {}
-    for row, collected_at in session.execute(statement):
-        if row.dataset not in rules:
-            rules[row.dataset] = dataset(session, row.dataset).retention
-        if rules[row.dataset].over(collected_at, row.at) or not _admitted(events, row, row.consent_seq):
-            continue
-        if not (wrongly and _admitted(events, row, None)):
-            found.add(Digest(row.root))
+    snapshots = {row.root: row for row in session.scalars(select(SnapshotRow))}
+    rules: dict[str, RetentionRule] = {one.name: one.retention for one in datasets(session)}
+    numbers = sorted(by_subject)
+    for start in range(0, len(numbers), _CHUNK):
+        left = {root: row for root, row in snapshots.items() if root not in found}
+        if not left:
+            break
+        mine = _records_of(session, numbers[start : start + _CHUNK])
+        events = decisions.histories(session, mine)
+        for number, records in mine.items():
+            for name, row in left.items():
+                if name not in found and any(
+                    _left(row, events[number], records, rules[row.dataset], *one) for one in by_subject[number]
+                ):
+                    found.add(Digest(name))
     return found
+
+
+def _records_of(session: Session, numbers: Sequence[int]) -> dict[int, list[Record]]:
+    found: dict[int, list[Record]] = {}
+    for record in session.scalars(select(Record).where(Record.subject_no.in_(numbers))):
+        found.setdefault(record.subject_no, []).append(record)
+    return found
+
+
+def _left(
+    row: SnapshotRow,
+    events: Sequence[decisions.KnownEvent],
+    records: Iterable[Record],
+    rule: RetentionRule,
+    only: str | None,
+    wrongly: bool,
+    purposes: Collection[Purpose],
+) -> bool:
+    if only not in (None, row.dataset) or Purpose(row.purpose) not in purposes:
+        return False
+    held = any(
+        record.dataset == row.dataset
+        and record.added_seq <= row.member_seq
+        and (record.removed_seq is None or record.removed_seq > row.member_seq)
+        and not rule.over(record.collected_at, row.at)
+        for record in records
+    )
+    return held and _admitted(events, row, row.consent_seq) and not (wrongly and _admitted(events, row, None))
 
 
 def _admitted(events: Iterable[decisions.KnownEvent], row: SnapshotRow, known: int | None) -> bool:
@@ -314,8 +267,8 @@ def row_of(session: Session, snapshot: Digest) -> SnapshotRow:
 def then(session: Session, row: SnapshotRow, *columns: Any) -> Iterator[Sequence[Any]]:
     """Of every record that the data set had when the snapshot was taken, these columns and its verdict then."""
     before = replace(dataset(session, row.dataset), member_seq=row.member_seq)
-    judged = _records(session, before, Purpose(row.purpose), row.at, _use(row), row.consent_seq)
-    return _raw(session, judged.statement.add_columns(*columns, judged.verdict))
+    found = judged.records(session, before, Purpose(row.purpose), row.at, _use(row), row.consent_seq)
+    return judged.raw(session, found.statement.add_columns(*columns, found.verdict))
 
 
 def salt_of(keys: SiteKeys, row: SnapshotRow) -> bytes:

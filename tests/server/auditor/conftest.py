@@ -10,7 +10,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import Engine
 
 from bract.database import open_engine
-from bract.migrations import migrate
 from bract.question import Answer, moment
 from bract.roles import Role
 from bract_server.auditor.questions import ask
@@ -18,6 +17,7 @@ from bract_server.auditor.sight import Arguments, Sight
 from bract_server.registry import MIGRATIONS
 from bract_server.registry.access import Principal
 from bract_server.registry.store import HubRegistry
+from tests.migrated import migrated
 from tests.server.registry.world import AT, SITES, World
 
 LATER = AT + timedelta(days=1)
@@ -56,7 +56,7 @@ class Hub:
 def hub(database_url: str) -> Iterator[Hub]:
     """Three enrolled sites; whatever a test asked, the log verifies at its end."""
     engine = open_engine(database_url)
-    migrate(engine, MIGRATIONS)
+    migrated(engine, MIGRATIONS)
     key = Ed25519PrivateKey.generate()
     world = World(engine, HubRegistry(engine, key))
     for site in SITES:

@@ -7,9 +7,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from bract.database import open_engine
 from bract.digest import Digest
-from bract.migrations import migrate
 from bract_server.registry import MIGRATIONS
 from bract_server.registry.store import HubRegistry
+from tests.migrated import migrated
 from tests.server.registry.world import SITES, World, campaign_plan
 
 
@@ -17,7 +17,7 @@ from tests.server.registry.world import SITES, World, campaign_plan
 def world(database_url: str) -> Iterator[World]:
     """Three enrolled sites; whatever a test did, the log verifies at its end."""
     engine = open_engine(database_url)
-    migrate(engine, MIGRATIONS)
+    migrated(engine, MIGRATIONS)
     world = World(engine, HubRegistry(engine, Ed25519PrivateKey.generate()))
     for site in SITES:
         world.enrol(site)

@@ -1,6 +1,7 @@
 """The verbs of the hub's registry, each killed at its statements. Usage: see `tests.killing.main`."""
 
 import sys
+from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 
@@ -53,15 +54,15 @@ def opened(w: World) -> Digest:
     return sealed.name
 
 
-def places(w: World) -> partial[object]:
+def places(w: World) -> Callable[[], object]:
     return partial(w.registry.open_round, w.round_plan(C, 1, w.registry.answers(C, 1, AT).places), AT)
 
 
-def accept(w: World, site: str) -> partial[object]:
+def accept(w: World, site: str) -> Callable[[], object]:
     return partial(w.registry.accept, w.contribution(site, C, 1, opened(w)), site, AT)
 
 
-def relinquish(w: World) -> partial[object]:
+def relinquish(w: World) -> Callable[[], object]:
     said = w.relinquishment("cedar", C, 2, reservation(w, "cedar", 2))
     return partial(w.registry.relinquish, "cedar", said, AT)
 
@@ -70,7 +71,7 @@ def answered(w: World) -> None:
     w.answer(C, 1, "birch")
 
 
-def commit(w: World) -> partial[object]:
+def commit(w: World) -> Callable[[], object]:
     """The same version also when it is made again."""
     newest = w.registry.latest_version(C)
     version = newest.value if newest.value.number == 1 else w.version(C, 1)

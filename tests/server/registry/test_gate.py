@@ -12,10 +12,10 @@ from sqlalchemy import text
 
 from bract.database import open_engine
 from bract.errors import DISK, BractError
-from bract.migrations import migrate
 from bract.plan import Place
 from bract_server.registry import MIGRATIONS
 from bract_server.registry.store import HubRegistry
+from tests.migrated import migrated
 from tests.server.registry.world import AT, SITES, World, campaign_plan, named
 
 SITE = st.sampled_from(SITES)
@@ -34,7 +34,7 @@ class Gate(RuleBasedStateMachine):
         super().__init__()
         self.folder = tempfile.TemporaryDirectory()
         engine = open_engine(f"sqlite:///{self.folder.name}/registry.db")
-        migrate(engine, MIGRATIONS)
+        migrated(engine, MIGRATIONS)
         self.world = World(engine, HubRegistry(engine, Ed25519PrivateKey.generate()))
         for site in SITES:
             self.world.enrol(site)

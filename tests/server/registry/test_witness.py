@@ -15,7 +15,6 @@ from bract.errors import LOG_FORKED, MALFORMED, STATE, UNTRUSTED, BractError
 from bract.log import book, exchange, forks
 from bract.log.note import cosign, parse_note
 from bract.log.witness import Word
-from bract.migrations import migrate
 from bract.retention import RetentionRule
 from bract_client.registry import MIGRATIONS
 from bract_client.registry.models import LOG as SITE_LOG
@@ -24,6 +23,7 @@ from bract_client.sources.location import TableLocation
 from bract_server.registry import MIGRATIONS as HUB_MIGRATIONS
 from bract_server.registry.models import LOG
 from bract_server.registry.store import HubRegistry
+from tests.migrated import migrated
 from tests.server.registry.world import AT, World, named
 
 
@@ -74,7 +74,7 @@ class Pair:
 def pair(world: World, tmp_path: Path) -> Iterator[Pair]:
     file = tmp_path / "site.db"
     engine = open_engine(f"sqlite:///{file}")
-    migrate(engine, MIGRATIONS)
+    migrated(engine, MIGRATIONS)
     pair = Pair(world, file, engine, SiteRegistry(engine, bytes(32), world.keys["alder"], "alder"))
     pair.act("first")
     yield pair
@@ -195,7 +195,7 @@ def test_what_is_shown_tells_neither_how_many_decided_nor_when(pair: Pair) -> No
 def test_a_hub_that_tells_another_history_is_found_by_the_site(pair: Pair, tmp_path: Path) -> None:
     pair.poll()
     engine = open_engine(f"sqlite:///{tmp_path / 'other.db'}")
-    migrate(engine, HUB_MIGRATIONS)
+    migrated(engine, HUB_MIGRATIONS)
     liar = World(engine, HubRegistry(engine, pair.world.registry._key), pair.world.keys)
     size = pair.world.registry.head().size  # type: ignore[union-attr]
     for name in ("alder", *(f"x-{number}" for number in range(size - 1))):
@@ -215,7 +215,7 @@ def test_a_hub_that_tells_another_history_is_found_by_the_site(pair: Pair, tmp_p
 
 def test_a_hub_that_was_cut_back_is_found_by_the_site(pair: Pair, tmp_path: Path) -> None:
     engine = open_engine(f"sqlite:///{tmp_path / 'short.db'}")
-    migrate(engine, HUB_MIGRATIONS)
+    migrated(engine, HUB_MIGRATIONS)
     short = World(engine, HubRegistry(engine, pair.world.registry._key), pair.world.keys)
     short.enrol("alder")
     pair.poll()

@@ -108,6 +108,8 @@ class ConsentCurrent(Base):
 class ConsentEffective(Base):
     """What stands in one scope for one use, over all purposes that cover it; derived from `consent_current`.
 
+    It has no foreign keys, which would take longer than all else: what it follows from has them.
+
     Attributes:
         ok: 1 if permitted whatever the use, 2 if that depends on the conditions of a permit, 0 if refused.
         withdrawn: 1 if one of the refusals is a withdrawal.
@@ -119,7 +121,7 @@ class ConsentEffective(Base):
     __tablename__ = "consent_effective"
     purpose: Mapped[str] = mapped_column(CODE, primary_key=True)
     scope: Mapped[str] = mapped_column(NAME, primary_key=True)
-    subject_no: Mapped[int] = mapped_column(ForeignKey("subject.subject_no"), primary_key=True, autoincrement=False)
+    subject_no: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     ok: Mapped[int]
     withdrawn: Mapped[int]
     until: Mapped[datetime | None]

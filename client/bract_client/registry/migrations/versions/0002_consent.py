@@ -53,21 +53,9 @@ _ORDER = {
     ),
 }
 
-# What the first schema's function says, but for its plan: that one was made once for a session, when the table may have
-# been empty, and then read all events for each new one.
-_ORDER = (
-    "CREATE OR REPLACE FUNCTION consent_event_order() RETURNS trigger LANGUAGE plpgsql AS $$ DECLARE last record; BEGIN "
-    "SELECT seq, recorded_at INTO last FROM consent_event ORDER BY seq DESC LIMIT 1; "
-    "IF FOUND AND (last.seq >= NEW.seq OR NEW.recorded_at < last.recorded_at) THEN "
-    "RAISE EXCEPTION 'consent_event goes forward only' USING ERRCODE = 'integrity_constraint_violation'; "
-    "END IF; RETURN NEW; END $$"
-)
-
 
 def upgrade() -> None:
     dialect = op.get_bind().dialect.name
-    if dialect == "postgresql":
-        op.execute(_ORDER)
     _vocabulary()
     op.create_table(
         "consent_condition",
@@ -150,7 +138,6 @@ def _effective() -> None:
         sa.Column("until", Utc(), nullable=True),
         sa.Column("since", Utc(), nullable=False),
         sa.Column("deciding_seq", Number, nullable=False),
-        sa.ForeignKeyConstraint(["subject_no"], ["subject.subject_no"], name=op.f("fk_consent_effective_subject_no")),
         sa.PrimaryKeyConstraint("purpose", "scope", "subject_no", name=op.f("pk_consent_effective")),
         sqlite_with_rowid=False,
     )
