@@ -70,7 +70,7 @@ def state(stage: Stage[Site], engine: Engine) -> State:
 
 def _counter(column: Column[Any]) -> bool:
     """Whether the database makes the number up, or it points to such a one: what was rolled back may leave a gap."""
-    if column is column.table.autoincrement_column:  # type: ignore[attr-defined]
+    if column is column.table.autoincrement_column:
         return True
     return any(_counter(key.column) for key in column.foreign_keys)
 
