@@ -1,5 +1,6 @@
 """An empty database brought to the newest schema as `bract.migrations.migrate` does, without Alembic's second each time."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,8 @@ from sqlalchemy import Engine, event
 from bract.migrations import migrate, revisions
 
 _STATEMENTS: dict[tuple[str, Path], list[tuple[str, Any, bool]]] = {}
-_UNSAID = ("SELECT", "PRAGMA", "BEGIN")
-"""What is asked of the database, or said by the connection itself."""
+_UNSAID = re.compile(r"\s*(SELECT|BEGIN|PRAGMA [^=]*$)", re.IGNORECASE)
+"""What is only asked of the database, or said by the connection itself."""
 
 
 def migrated(engine: Engine, scripts: Path) -> None:
@@ -27,7 +28,7 @@ def _recorded(engine: Engine, scripts: Path) -> list[tuple[str, Any, bool]]:
     statements: list[tuple[str, Any, bool]] = []
 
     def note(_c: Any, _cursor: Any, statement: str, parameters: Any, _context: Any, many: bool) -> None:
-        if not statement.lstrip().upper().startswith(_UNSAID):
+        if not _UNSAID.match(statement):
             statements.append((statement, parameters, many))
 
     event.listen(engine, "before_cursor_execute", note)
