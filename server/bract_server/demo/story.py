@@ -4,6 +4,7 @@ import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from bract import console
@@ -46,6 +47,7 @@ class Story:
     home: HubHome
     registry: HubRegistry
     told: dict[str, Any] = field(default_factory=dict)
+    withdrawing: Thread | None = None
 
     def site(self, name: str) -> Path:
         """A site's folder."""
@@ -188,16 +190,27 @@ def _rounds(story: Story) -> None:
         time.sleep(_POLL_S)
     if state.state != "completed":
         raise BractError(state.reason if state.reason == QUORUM else STATE, f"the campaign is {state.state}")
+    if story.withdrawing is not None:
+        story.withdrawing.join()
     _told_rounds(story)
     _affected(story)
 
 
 def _withdraw(story: Story, after: RoundReport) -> None:
-    site = story.names[0]
-    person = _somebody(story, site)
-    snapshots = command(SITE, "subject", "withdraw", person, "--site", str(story.site(site)))["snapshots"]
-    say(f"  a person at {site} withdraws: out at once there; {len(snapshots)} snapshot(s) held their record", "yellow")
-    story.told["withdrawal"] = {"site": site, "after_round": after.number, "person": person}
+    """Rounds go on meanwhile: on a slow machine the command takes longer than a round."""
+
+    def withdraw() -> None:
+        site = story.names[0]
+        person = _somebody(story, site)
+        snapshots = command(SITE, "subject", "withdraw", person, "--site", str(story.site(site)))["snapshots"]
+        say(
+            f"  a person at {site} withdraws: out at once there; {len(snapshots)} snapshot(s) held their record",
+            "yellow",
+        )
+        story.told["withdrawal"] = {"site": site, "after_round": after.number, "person": person}
+
+    story.withdrawing = Thread(target=withdraw)
+    story.withdrawing.start()
 
 
 def _somebody(story: Story, site: str) -> str:

@@ -8,6 +8,7 @@ force over what each person was made to say here; it has nothing from `bract.con
 
 import random
 import shutil
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -231,13 +232,12 @@ class Play:
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
     """Memory, where there is some: what is asked here is not whether a disk keeps its word."""
-    made = Path("/dev/shm") / f"bract-{tmp_path.name}"  # noqa: S108
-    if not made.parent.is_dir():
+    memory = Path("/dev/shm")  # noqa: S108
+    if not memory.is_dir():
         yield tmp_path
         return
-    made.mkdir(exist_ok=True)
-    yield made
-    shutil.rmtree(made)
+    with tempfile.TemporaryDirectory(prefix="bract-", dir=memory) as made:
+        yield Path(made)
 
 
 def test_five_hundred_interleavings_admit_only_who_consents(database_url: str, tmp_path: Path) -> None:
