@@ -199,7 +199,7 @@ class Play:
         except BractError as error:
             assert error.code in (NO_ADMITTED, STALE_CLEARANCE)
 
-    def use(self) -> None:
+    def use(self, given_back: float = 0.3) -> None:
         """A round over some earlier snapshot: at the moment of use only who was in it, is there and consents now."""
         if not self.frozen:
             return
@@ -207,7 +207,7 @@ class Play:
         self.number += 1
         campaign_, at = digest_value(self.plan), self.tick()
         self.registry.reserve(campaign_, self.number, "adult", self.plan.privacy.mechanism, at, HOUR)
-        if self.chance.random() < 0.3:
+        if self.chance.random() < given_back:
             self.registry.relinquish(campaign_, self.number, at)
             return
         self.registry.begin_training(campaign_, self.number, at)
@@ -225,7 +225,7 @@ class Play:
             self.chance.choices(verbs, weights=(50, 5, 2, 3, 6))[0]()
             if step % 12 == 0:
                 self.freeze()
-                self.use()
+                self.use(given_back=0)
         self.registry.check()
 
 

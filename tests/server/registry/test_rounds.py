@@ -1,5 +1,6 @@
 """A round from its proposal to its contributions, and every way in which it may not go."""
 
+import itertools
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -150,9 +151,12 @@ def test_history_cannot_be_changed_through_the_database(world: World, campaign: 
     world.registry.withdraw("birch", world.notice("birch", named("new")), AT)
     unused = next(p.reservation for p in world.registry.answers(campaign, 3, AT).places if p.site == "cedar")
     world.registry.relinquish("cedar", world.relinquishment("cedar", campaign, 3, unused), AT)
+    tried = set()
     for name, table in Base.metadata.tables.items():
         with world.engine.connect() as connection:
-            assert connection.execute(table.select()).first() is not None, name
+            if connection.execute(table.select()).first() is None:
+                continue
+        tried.add(name)
         if name != "log_body":
             with pytest.raises(DBAPIError, match="keeps its rows"), world.engine.begin() as connection:
                 connection.execute(delete(table))
@@ -160,6 +164,20 @@ def test_history_cannot_be_changed_through_the_database(world: World, campaign: 
             if column.name not in MUTABLE.get(name, ()):
                 with pytest.raises(DBAPIError, match="keeps its rows"), world.engine.begin() as connection:
                     connection.execute(update(table).values({column: column}))
+    assert tried >= {"site", "round", "contribution", "withdrawal_impact", "relinquishment", "log_entry"}
+
+
+def test_every_table_has_the_triggers_that_keep_its_rows(world: World) -> None:
+    """Also those that no row of this file's story is in."""
+    asked = {
+        "sqlite": "SELECT tbl_name, sql FROM sqlite_master WHERE type = 'trigger'",
+        "postgresql": "SELECT tgrelid::regclass::text, pg_get_triggerdef(oid) FROM pg_trigger WHERE NOT tgisinternal",
+    }
+    with world.engine.connect() as connection:
+        triggers = [tuple(row) for row in connection.execute(text(asked[world.engine.dialect.name]))]
+    for table, verb in itertools.product(Base.metadata.tables, ("UPDATE", "DELETE")):
+        found = [sql for on, sql in triggers if on == table and f"BEFORE {verb}" in sql]
+        assert found or (table, verb) == ("log_body", "DELETE"), (table, verb)
 
 
 def test_a_contribution_is_accepted_once(world: World, campaign: Digest) -> None:
