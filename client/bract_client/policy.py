@@ -8,6 +8,7 @@ Rules, one function each; the first that a plan breaks is named in the refusal:
     5. The sampling rate is no larger.
     6. δ is no larger.
     7. No round counts with fewer sites than the site's least cohort.
+    8. Sampling and noise are unforeseeable, unless the data set is one that the site keeps for seeded tests.
 How much privacy may be spent (`cap`) is the ledger's to keep, and the least number of subjects is admission's.
 """
 
@@ -68,6 +69,8 @@ class SitePolicy:
         min_cohort: fewer sites than this do not make a round.
         clearance_ttl_s: seconds for which a clearance holds.
         notice_interval_s: seconds for which withdrawal notices are collected, so that their time tells little.
+        test_datasets: data sets of made-up people on which seeded tests may run, whose updates anybody can take the noise off
+            again; none by default. There is no DP guarantee for them.
         use: what the site knows of the use that its data are put to, and answers for; consent under a condition counts only
             if what is known here satisfies it.
     """
@@ -84,6 +87,7 @@ class SitePolicy:
     min_cohort: Annotated[int, Field(ge=1)] = 2
     clearance_ttl_s: Annotated[float, Field(ge=60, le=86_400)] = 3600.0
     notice_interval_s: Annotated[float, Field(ge=0, le=30 * 86_400)] = 60.0
+    test_datasets: tuple[Name, ...] = ()
     use: UseContext = field(default_factory=UseContext)
 
     def cap(self, dataset: str) -> float:
@@ -151,6 +155,12 @@ def enough_sites(policy: SitePolicy, plan: CampaignPlan) -> None:
     _at_least("min_cohort", plan.quorum, policy.min_cohort)
 
 
+def unforeseeable(policy: SitePolicy, plan: CampaignPlan) -> None:
+    """Nobody can foresee the draws, unless the data set is kept for seeded tests."""
+    if plan.seeded_test is not None and plan.dataset not in policy.test_datasets:
+        raise BractError(POLICY, f"test_datasets: a seeded test has no DP guarantee, and {plan.dataset} is not on the list")
+
+
 RULES = (
     known_objective,
     certified_objective,
@@ -161,6 +171,7 @@ RULES = (
     bounded_sampling,
     bounded_delta,
     enough_sites,
+    unforeseeable,
 )
 
 

@@ -2,13 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 from bract.arrays import read_arrays, write_arrays
+from bract.digest import Digest, digest_file
 from bract.dpsgd.clipper import Engine
 from bract.dpsgd.engine import private_steps
-from bract.dpsgd.noise import NoiseSource, SecureNoise
-from bract.dpsgd.sampler import Sampler, SecureSampler
+from bract.dpsgd.noise import NoiseSource, SecureNoise, SeededNoise
+from bract.dpsgd.sampler import Sampler, SecureSampler, SeededSampler
 from bract.encoders.weights import arrays_of, layout, put_arrays
 from bract.objectives.build import build
 from bract.plan import CampaignPlan
@@ -50,7 +52,8 @@ def pretrain(
         dataset: what `admit` let in; nothing else can be passed.
         update: where the update goes.
         site: this site's name; its declared floor N̄ is in the plan.
-        sampler: by default the operating system's randomness; a seeded one marks the result as not private.
+        sampler: by default the operating system's randomness, or the seed's in a seeded test; a seeded one marks the result
+            as not private.
         noise: see `sampler`.
         clipper: the engine; book-keeping by default.
         progress: told the number of steps done.
@@ -58,6 +61,9 @@ def pretrain(
     Raises:
         BractError: `bad-arrays`, `not-finite` for what came from the hub or came out; `canary`; `disk`.
     """
+    if campaign.seeded_test is not None:
+        seed = test_seed(campaign.seeded_test, digest_file(arrays), site)
+        sampler, noise = sampler or SeededSampler(seed), noise or SeededNoise(seed)
     sampler, noise = sampler or SecureSampler(), noise or SecureNoise()
     objective = build(campaign.encoder, campaign.objective, campaign.seed)
     before = dict(read_arrays(arrays, layout(objective)))
@@ -75,3 +81,11 @@ def pretrain(
     )
     write_arrays(update, {name: after - before[name] for name, after in arrays_of(objective).items()})
     return Trained(campaign.privacy.steps, sampler.private and noise.private, dropped)
+
+
+def test_seed(seed: int, arrays: Digest, site: str) -> int:
+    """The seed of one site's round in a seeded test: of the plan's, of what the round starts from, and of the site.
+
+    Neither the campaign's name nor the round's number counts, so that a round that is done again is the same to the bit.
+    """
+    return int.from_bytes(sha256(f"{seed}/{arrays}/{site}".encode()).digest()[:8], "big")

@@ -37,7 +37,7 @@ def train(home: SiteHome, job: Mapping[str, str]) -> dict[str, object]:
     settings = home.settings()
     dataset = admit(open_registry(home), campaign, plan, datetime.now(UTC), settings.policy.min_subjects)
     update = Path(job["update"])
-    clipper = engine(settings.engine)
+    clipper = engine(settings.engine, tune=campaign.seeded_test is None)
     trained = pretrain(campaign, Path(job["arrays"]), dataset, update, site=settings.name, clipper=clipper)
     if trained.dropped:
         log.warning("%d gradients were not finite and counted as zero: look at the data", trained.dropped)

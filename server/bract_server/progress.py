@@ -91,6 +91,8 @@ def render(seen: Progress) -> Group:
     """The campaign for a terminal."""
     committed = sum(report.state == "committed" for report in seen.rounds)
     head = Text(f"campaign {seen.name}: {seen.state}, {committed} of {seen.plan.rounds} rounds committed")
+    if seen.plan.seeded_test is not None:
+        head.append("; SEEDED TEST: No DP guarantee", style="bold red")
     if seen.reason:
         head.append(f" ({seen.reason})")
     rounds = Table("round", "state", "in", "missing", "encoder version", "MB", "seconds", title_justify="left")

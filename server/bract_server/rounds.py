@@ -18,7 +18,7 @@ from bract.plan import CampaignPlan, Place, RoundPlan
 from bract.receipt import EncoderVersion
 from bract.signing import Envelope, parse_envelope, unseal, verify_key
 from bract.update import Contribution
-from bract_server.aggregate import Weighted
+from bract_server.aggregate.updates import SiteUpdate
 from bract_server.arrays import ArrayStore
 from bract_server.checkpoint import write_version
 from bract_server.registry.store import Campaign, HubRegistry
@@ -226,6 +226,7 @@ def _expected(hub: Hub, campaign: CampaignPlan, plan: RoundPlan, plan_digest: Di
         arrays_bytes=plan.arrays_bytes,
         max_norm=campaign.max_update_norm,
         layout=read_layout(hub.store.path(plan.arrays)),
+        seeded=campaign.seeded_test is not None,
     )
 
 
@@ -256,9 +257,12 @@ def _close_once(hub: Hub, campaign: Campaign, plan: RoundPlan, missing: dict[str
     if before.digest != plan.parent:
         raise BractError(STATE, "another version was committed meanwhile")
     layout = read_layout(hub.store.path(plan.arrays))
-    weights = {c.site: campaign.plan.site(c.site).weight for c in accepted}
-    updates = [Weighted(c.site, weights[c.site], ArraysFile(hub.store.path(c.update), layout).read) for c in accepted]
-    written = write_version(hub.store, plan.arrays, before.server_state, campaign.plan.server, updates)
+    updates = [
+        SiteUpdate(c.site, campaign.plan.site(c.site).weight, c.update, ArraysFile(hub.store.path(c.update), layout))
+        for c in accepted
+    ]
+    chosen = campaign.plan.aggregation
+    written = write_version(hub.store, plan.arrays, before.server_state, campaign.plan.server, chosen, updates)
     version = EncoderVersion(
         campaign=campaign.digest,
         number=plan.number,
@@ -268,9 +272,8 @@ def _close_once(hub: Hub, campaign: Campaign, plan: RoundPlan, missing: dict[str
         contributions=tuple(c.digest for c in sorted(accepted, key=lambda c: c.site)),
     )
     moved = len(plan.cohort) * plan.arrays_bytes + sum(c.update_bytes for c in accepted)
-    shares = {site: weight / sum(weights.values()) for site, weight in weights.items()}
     hub.registry.commit_round(
-        campaign.digest, plan.number, version, written.server_state, shares, missing, moved, hub.now()
+        campaign.digest, plan.number, version, written.server_state, written.shares, missing, moved, hub.now()
     )
     _discard(hub, [*sent, *([before.server_state] if before.server_state else [])])
     return True

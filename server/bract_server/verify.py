@@ -33,7 +33,7 @@ HEADER_ROOM = 64 << 10
 
 @dataclass(frozen=True)
 class Expected:
-    """What the hub expects of the site's contribution."""
+    """What the hub expects of the site's contribution; `seeded`: its plan is a seeded test, which is never private."""
 
     place: Place
     plan: Digest
@@ -41,6 +41,7 @@ class Expected:
     arrays_bytes: int
     max_norm: float
     layout: Layout
+    seeded: bool = False
 
 
 def from_its_site(contribution: Contribution, expected: Expected) -> None:
@@ -74,10 +75,10 @@ def within_its_reservation(contribution: Contribution, expected: Expected) -> No
         raise BractError(OVERSPEND)
 
 
-def private(contribution: Contribution, _expected: Expected) -> None:
-    """It was not made with the seeded test sampler, whose noise anybody can take off again."""
-    if not contribution.private:
-        raise BractError(POLICY, "a seeded test update carries no guarantee")
+def private(contribution: Contribution, expected: Expected) -> None:
+    """It was not made with the seeded test sampler, whose noise anybody can take off again; in a seeded test it was."""
+    if contribution.private == expected.seeded:
+        raise BractError(POLICY, "a seeded test update carries no guarantee, and only a seeded test takes it")
 
 
 def not_too_large(contribution: Contribution, expected: Expected) -> None:

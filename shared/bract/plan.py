@@ -1,11 +1,11 @@
 """What is to be done: the campaign an operator signs through the hub, and the frozen plan of each round."""
 
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field
 from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import AwareDatetime, Field
 
+from bract.aggregation import WEIGHTED, Aggregation, DeclaredMean
 from bract.consent import Purpose
 from bract.digest import Digest
 from bract.encoders.spec import EncoderSpec
@@ -59,6 +59,9 @@ class CampaignPlan:
         deadline_s: seconds a round may take at most from its opening.
         grace_s: seconds the others wait for the rest once the quorum has answered.
         max_update_norm: L2 norm above which an update is refused.
+        aggregation: the rule that makes one update of the sites'.
+        seeded_test: only for tests on made-up people: sites train with this seed's foreseeable sampling and noise, so that a
+            run can be repeated to the bit. What comes of it has no DP guarantee and can never be released.
     """
 
     name: Name
@@ -74,8 +77,10 @@ class CampaignPlan:
     grace_s: Annotated[float, Field(ge=0, le=86_400)] = 20.0
     local: LocalOptimizer = LocalOptimizer()
     server: ServerOptimizer = ServerOptimizer()
+    aggregation: Aggregation = field(default_factory=DeclaredMean)
     max_update_norm: Annotated[float, Field(gt=0, le=1e12)] = 1e4
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    seeded_test: Annotated[int, Field(ge=0, lt=2**31)] | None = None
 
     def check(self) -> Self:
         """The plan itself, if its parts fit together.
@@ -94,7 +99,16 @@ class CampaignPlan:
             raise BractError(MALFORMED, f"objective: {self.objective.kind} does not fit a {self.encoder.kind} encoder")
         self._check_groups()
         self._check_delta()
+        self._check_aggregation()
         return self
+
+    def _check_aggregation(self) -> None:
+        """The rule's claim holds for every round that can count, and no declared weight is passed over in silence."""
+        rule = self.aggregation
+        if self.quorum < rule.least_sites:
+            raise BractError(MALFORMED, f"quorum: {rule.kind} as it is asked for needs {rule.least_sites} sites")
+        if not isinstance(rule, WEIGHTED) and len({site.weight for site in self.sites}) > 1:
+            raise BractError(MALFORMED, f"sites: under {rule.kind} each has one voice; leave their weights alike")
 
     def _check_delta(self) -> None:
         for site in self.sites:
@@ -129,7 +143,7 @@ class Proposal:
 
     campaign: Digest
     number: Annotated[int, Field(ge=1)]
-    opened_at: datetime
+    opened_at: AwareDatetime
 
 
 @strict
@@ -160,5 +174,5 @@ class RoundPlan:
     arrays: Digest
     arrays_bytes: Annotated[int, Field(ge=1)]
     cohort: Annotated[tuple[Place, ...], Field(min_length=1)]
-    opened_at: datetime
-    deadline: datetime
+    opened_at: AwareDatetime
+    deadline: AwareDatetime

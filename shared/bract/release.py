@@ -110,6 +110,7 @@ class Criterion(StrEnum):
     RESERVATIONS = "reservations"
     WITHDRAWALS = "withdrawals"
     STANDING = "standing"
+    RANDOMNESS = "randomness"
     CARD = "card"
     EVALUATION = "evaluation"
     SIGNATURE = "signature"
@@ -127,7 +128,7 @@ MAY_OVERRIDE: dict[Criterion, frozenset[PersonRole]] = {
     Criterion.WITNESSES: frozenset({PersonRole.AUDITOR}),
 }
 """Who may override a criterion; those that are not here nobody can: without known sources, settled budgets, a standing
-model, a signature and approvals there is nothing to release."""
+model, unforeseeable noise, a signature and approvals there is nothing to release."""
 
 
 @strict

@@ -54,6 +54,7 @@ def test_a_plan_at_every_bound_is_permitted() -> None:
         (POLICY_, with_privacy(clip=float("nan")), "max_clip"),
         (POLICY_, replace(PLAN, quorum=1), "min_cohort"),
         (POLICY_, replace(PLAN, purpose=Purpose.FINETUNING), "purposes"),
+        (POLICY_, replace(PLAN, seeded_test=1), "test_datasets"),
         (replace(POLICY_, purposes=()), PLAN, "purposes"),
         (replace(POLICY_, objectives=("masked-image",)), PLAN, "objectives"),
     ],

@@ -62,7 +62,9 @@ def ledger(
         return
     asked = accountants(cross_check)
     rows: list[dict[str, Any]] = []
-    for account in open_registry(home).accounts():
+    registry = open_registry(home)
+    foreseeable = registry.foreseeable()
+    for account in registry.accounts():
         spent = account.spent
         rows.append(
             {
@@ -74,6 +76,7 @@ def ledger(
                 **audit_fields(home, spent, account.delta),
                 "epsilon_cap": account.cap_epsilon,
                 "rounds": len(spent),
+                "guaranteed": account.dataset not in foreseeable,
                 "events": [dp_event(mechanism) for mechanism in spent],
             }
         )
@@ -85,7 +88,7 @@ def ledger(
         (
             r["dataset"],
             r["rounds"],
-            *(f"{r[name]:.3f}" for name in asked),
+            *(f"{r[name]:.3f}" if r["guaranteed"] else "No DP guarantee" for name in asked),
             audit_cell(r),
             r["epsilon_cap"],
             f"{r['delta']:g}",

@@ -13,8 +13,8 @@ from bract.plan import CampaignPlan
 from bract.privacy.spec import Mechanism
 from bract.receipt import RoundReceipt
 from bract.signing import Envelope, parse_envelope, sign, unseal
-from bract.update import Clearance
-from bract.value import digest_value, plain
+from bract.update import Clearance, Contribution
+from bract.value import decode, digest_value, plain
 from bract_client.handles import record_digest
 from bract_client.registry import ledger, members, snapshots
 from bract_client.registry.desk import Desk
@@ -178,6 +178,19 @@ class RoundVerbs(Desk):
         """The kept contribution of a round."""
         with self._read() as session:
             return ledger.contribution(session, campaign, number)
+
+    def foreseeable(self) -> frozenset[str]:
+        """The data sets of which a seeded test's update was kept to be sent: there is no DP guarantee for them."""
+        with self._read() as session:
+            kept = select(ContributionRow.envelope, ReservationRow.dataset).join(
+                ReservationRow,
+                (ReservationRow.campaign == ContributionRow.campaign)
+                & (ReservationRow.number == ContributionRow.number),
+            )
+            sealed = (
+                (decode(Contribution, parse_envelope(one).payload), named) for one, named in session.execute(kept)
+            )
+            return frozenset(named for value, named in sealed if not value.private)
 
     def keep_contribution(self, campaign: Digest, number: int, contribution: Envelope, at: datetime) -> None:
         """Settles the round and keeps its signed contribution before it is sent; the same again is fine.

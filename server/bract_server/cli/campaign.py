@@ -32,11 +32,14 @@ def create(
     read = campaigns.read_plan(plan)
     digest = campaigns.create(open_registry(home), open_store(home), read, now())
     # the whole campaign's cost at one site that starts from nothing; each site's own ledger has the last word
-    epsilon = campaigns.forecast(read)
+    epsilon = campaigns.forecast(read) if read.seeded_test is None else None
     if as_json:
         console.emit({"campaign": read.name, "digest": digest, "epsilon": epsilon, "delta": read.privacy.delta})
         return
     console.out.print(f"Campaign {read.name}: {digest}")
+    if epsilon is None:
+        console.out.print("SEEDED TEST: No DP guarantee. Only for made-up people; what comes of it can never be released.")
+        return
     console.out.print(
         f"{read.rounds} rounds of {read.privacy.steps} private steps cost each site ε = {epsilon:.2f} at δ = "
         f"{read.privacy.delta:g} (unit: consent subject; add or remove one)."

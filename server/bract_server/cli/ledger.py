@@ -1,5 +1,6 @@
 """`bract ledger`: what sites have spent by the hub's own accounts, and where their ledgers and the hub's differ."""
 
+from collections.abc import Set
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -7,10 +8,11 @@ from typing import Annotated, Any
 import typer
 
 from bract import console
+from bract.digest import Digest
 from bract.privacy.accounting import rounded_up
 from bract.signing import verify_key
 from bract.value import plain
-from bract_server.accounts import Charge, LedgerAccount
+from bract_server.accounts import ABORTED, Charge, LedgerAccount
 from bract_server.cli.options import AsJson, HubFolder, now
 from bract_server.home import open_home
 from bract_server.hub import open_registry
@@ -26,15 +28,16 @@ Exports = Annotated[
 @app.command("list")
 def list_accounts(hub: HubFolder = Path(), as_json: AsJson = False) -> None:
     """Every account: what it cost, alone by year and together, its cap, and what is still open."""
-    accounts = open_registry(open_home(hub)).accounts()
+    registry = open_registry(open_home(hub))
+    accounts, seeded = registry.accounts(), {c.digest for c in registry.campaigns() if c.plan.seeded_test is not None}
     if as_json:
-        console.emit([_told(account) for account in accounts])
+        console.emit([_told(account) | {"guaranteed": _guaranteed(account, seeded)} for account in accounts])
         return
     rows = [
         (
             account.site,
             account.dataset,
-            f"{rounded_up(account.epsilon()):.3f}",
+            f"{rounded_up(account.epsilon()):.3f}" if _guaranteed(account, seeded) else "No DP guarantee",
             f"{account.delta:g}",
             f"{account.cap_epsilon:g}",
             f"{account.remaining():.3f}",
@@ -69,6 +72,11 @@ def reconcile(site: Exports = None, hub: HubFolder = Path(), as_json: AsJson = F
         told = "its reservations' own words" if not site else f"{len(site)} export(s)"
         console.out.print(f"No difference: {len(accounts)} accounts against {told}.")
     raise typer.Exit(1 if found else 0)
+
+
+def _guaranteed(account: LedgerAccount, seeded: Set[Digest]) -> bool:
+    """Whether no seeded test, with its foreseeable noise, ran on the data set."""
+    return not any(charge.campaign in seeded and charge.state != ABORTED for charge in account.charges)
 
 
 def _told(account: LedgerAccount) -> dict[str, Any]:

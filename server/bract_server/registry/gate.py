@@ -8,6 +8,7 @@
     reservations   every reservation of a round above it has ended in the ledger
     withdrawals    no withdrawal that touches it or what is above it waits for a decision beyond its time
     standing       nothing above it is retired, and the model itself is not to be made again
+    randomness     no update above it was made with a seeded test's foreseeable noise
     card           the model has a card
     evaluation     an evaluation of this very model is told with it
     signature      the author's signature covers these weights, and the hub's what was registered
@@ -40,6 +41,7 @@ from bract_server.registry.models import (
     ApprovalRow,
     ArtefactRow,
     CardRow,
+    ContributionRow,
     DecidedRow,
     EntryRow,
     ImpactRow,
@@ -52,6 +54,7 @@ from bract_server.registry.models import (
     VersionRow,
 )
 from bract_server.registry.persons import overriding, roles_of
+from bract_server.registry.rounds import contribution_of
 from bract_server.registry.sources import cleared, lacking, sources
 from bract_server.registry.standing import last_remedies
 from bract_server.registry.verdict import GateReport, Verdict
@@ -180,6 +183,13 @@ def _standing(case: _Case) -> _Found:
     return case.named(bad), "retired, or to be made again" if bad else "nothing above it is retired"
 
 
+def _randomness(case: _Case) -> _Found:
+    inside = {case.graph.refs[node] for node, kind in case.graph.kinds.items() if kind == NodeKind.CONTRIBUTION}
+    accepted = case.session.scalars(select(ContributionRow).where(ContributionRow.accepted))
+    bad = sorted(row.digest for row in accepted if row.digest in inside and not contribution_of(row).private)
+    return tuple(bad), "made in a seeded test: No DP guarantee" if bad else f"{len(inside)} updates above it"
+
+
 def _card(case: _Case) -> _Found:
     found = case.session.scalar(select(func.count()).where(CardRow.node_id == case.row.target_id))
     return (() if found else case.named({case.row.target_id})), "the model's card"
@@ -261,6 +271,7 @@ _RULES: dict[Criterion, Callable[[_Case], _Found]] = {
     Criterion.RESERVATIONS: _reservations,
     Criterion.WITHDRAWALS: _withdrawals,
     Criterion.STANDING: _standing,
+    Criterion.RANDOMNESS: _randomness,
     Criterion.CARD: _card,
     Criterion.EVALUATION: _evaluation,
     Criterion.SIGNATURE: _signature,

@@ -88,6 +88,21 @@ def test_a_release_is_taken_back_and_stays_on_record(studio: Studio, version: Di
 
 
 @one_database
+def test_nobody_can_release_what_a_seeded_test_made(studio: Studio, campaign: Digest) -> None:
+    world = studio.world
+    number, plan = world.open(campaign, "alder", "birch")
+    for site, private in (("alder", True), ("birch", False)):
+        sealed = world.contribution(site, campaign, number, plan.name, private=private)
+        world.registry.accept(sealed, site, AT)
+    release = ready(studio, world.commit(campaign, number))
+    studio.approve("otto", release)
+    assert failing(world.registry.gate("spring", LATER)) == {"randomness": (sealed.name,)}
+    with pytest.raises(BractError) as refused:
+        world.registry.override(studio.override("ada", release, Criterion.RANDOMNESS), AT)
+    assert refused.value.code == STATE
+
+
+@one_database
 def test_a_rejection_blocks(studio: Studio, version: Digest) -> None:
     release = ready(studio, version)
     studio.approve("otto", release)
