@@ -16,6 +16,7 @@ from bract_client import home as site_home
 from bract_server import enrol as hub_enrol
 from bract_server import home as hub_home
 from bract_server.arrays import ArrayStore
+from bract_server.limits import Limits
 from bract_server.service import HubServer
 
 
@@ -127,6 +128,7 @@ def loopback(
     max_bytes: int = 1 << 30,
     quota_bytes: int = 8 << 30,
     made: datetime | None = None,
+    limits: Limits | None = None,
 ) -> Iterator[Loopback]:
     """A running hub with these sites."""
     hub = hub_home.create(root / "hub", name="hub", at=made or now() - timedelta(minutes=1))
@@ -141,6 +143,7 @@ def loopback(
         authority=hub.authority(),
         clock=clock,
         threads=threads,
+        limits=limits,
     )
     text = hub.settings_file.read_text().replace("wire_port = 8001", f"wire_port = {server.port}")
     hub.settings_file.write_text(text)

@@ -4,20 +4,27 @@ import logging
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from bract.checks import certificate_file
 from bract.errors import BractError
 from bract.files import read_private
 from bract.logs import start_logging
-from bract_server.home import open_home
+from bract_server.arrays import ArrayStore
+from bract_server.home import HubHome, open_home
 from bract_server.hub import open_registry, open_store
+from bract_server.registry.store import HubRegistry
 from bract_server.service import HubServer
 
 log = logging.getLogger("bract.gateway")
 
 _SWEEP_EVERY, _STALE = timedelta(minutes=1), timedelta(hours=1)
 """How often uploads that were cut off are looked for, and after what time they are deleted."""
+_LOOK_EVERY_S, _WARN_EVERY = 2.0, timedelta(hours=12)
+_GRACE_S = 3.0
+"""Seconds that calls under way have to end by themselves once the process is asked to; an upload goes on afterwards."""
 
 
 def main(argv: list[str]) -> int:
@@ -37,16 +44,52 @@ def main(argv: list[str]) -> int:
         certificate=home.server_file.read_bytes(),
         authority=home.authority(),
         clock=lambda: datetime.now(UTC),
+        limits=settings.limits,
     )
     server.start()
-    while not stop.wait(_SWEEP_EVERY.total_seconds()):
-        try:
-            store.sweep(datetime.now(UTC) - _STALE)
-            registry.expire_reservations(datetime.now(UTC))
-        except (BractError, OSError):
-            log.exception("old uploads and reservations were not swept")
-    server.stop()
+    _tend(home, server, lambda: _sweep(store, registry), stop)
+    server.stop(_GRACE_S)
     return 0
+
+
+def _tend(home: HubHome, server: HubServer, sweep: Callable[[], None], stop: threading.Event) -> None:
+    """Until told to stop: sweep, take up a renewed certificate, and warn before the one in use ends."""
+    swept = warned = datetime.min.replace(tzinfo=UTC)
+    shown = _stamp(home)
+    while not stop.wait(_LOOK_EVERY_S):
+        at = datetime.now(UTC)
+        if at - swept >= _SWEEP_EVERY:
+            swept = at
+            sweep()
+        if (seen := _stamp(home)) != shown:
+            shown = seen
+            take_renewed(home, server)
+        if at - warned >= _WARN_EVERY:
+            warned = at
+            check = certificate_file("certificate", home.server_file, at, "`bract renew`")
+            if not check.ok:
+                log.warning("the hub's certificate: %s; %s", check.detail, check.remedy)
+
+
+def take_renewed(home: HubHome, server: HubServer) -> None:
+    """Show the certificate that is in the folder from now on; the one before stays while that is not whole or not good."""
+    try:
+        server.renew(read_private(home.server_key), home.server_file.read_bytes())
+        log.info("took up a renewed certificate")
+    except (BractError, OSError) as error:
+        log.warning("the renewed certificate is not taken: %s", error)
+
+
+def _stamp(home: HubHome) -> tuple[int, ...]:
+    return tuple(path.stat().st_mtime_ns if path.exists() else 0 for path in (home.server_key, home.server_file))
+
+
+def _sweep(store: ArrayStore, registry: HubRegistry) -> None:
+    try:
+        store.sweep(datetime.now(UTC) - _STALE)
+        registry.expire_reservations(datetime.now(UTC))
+    except (BractError, OSError):
+        log.exception("old uploads and reservations were not swept")
 
 
 if __name__ == "__main__":

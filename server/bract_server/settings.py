@@ -3,7 +3,7 @@
 import ipaddress
 import json
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +11,8 @@ from pydantic import Field
 
 from bract.errors import MALFORMED, BractError
 from bract.plan import Name
-from bract.value import decode, strict
+from bract.value import decode, plain, strict
+from bract_server.limits import Limits
 
 Port = Annotated[int, Field(ge=1, le=65_535)]
 Host = Annotated[str, Field(pattern=r"^[A-Za-z0-9:][A-Za-z0-9.:-]{0,252}$")]
@@ -32,6 +33,7 @@ class HubSettings:
         array_quota_bytes: of all arrays together.
         certificate_days: how long the certificates of sites and hub are valid.
         database: SQLAlchemy URL of the registry; None is the SQLite file in the folder.
+        limits: what one site may take.
     """
 
     name: Name
@@ -43,6 +45,7 @@ class HubSettings:
     array_quota_bytes: Annotated[int, Field(ge=1)] = 64 << 30
     certificate_days: Annotated[int, Field(ge=1, le=825)] = 365
     database: str | None = None
+    limits: Limits = field(default_factory=Limits)
 
     @property
     def fleet(self) -> str:
@@ -104,5 +107,9 @@ def settings_toml(settings: HubSettings) -> bytes:
         "# SQLAlchemy URL of the registry; without it, registry.db in this folder.",
         f"{'' if settings.database else '# '}database = "
         f"{json.dumps(settings.database or 'postgresql+psycopg://bract@localhost/bract')}",
+        "",
+        "# What one site may take: calls and uploads at once, calls a second, seconds without progress, bytes held.",
+        "[limits]",
+        *(f"{name} = {json.dumps(value)}" for name, value in plain(settings.limits).items()),
     ]
     return ("\n".join(lines) + "\n").encode()

@@ -14,7 +14,7 @@ from typing import Annotated
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
-from pydantic import Field
+from pydantic import AwareDatetime, Field
 
 from bract.digest import Digest, digest, parse_digest
 from bract.errors import CERTIFICATE, FINGERPRINT, BractError
@@ -53,7 +53,7 @@ class EnrolRequest:
     node_key: Pem
     verify_key: Annotated[str, Field(max_length=64)]
     subjects_floor: Annotated[int, Field(ge=1, le=10**12)]
-    created_at: datetime
+    created_at: AwareDatetime
 
 
 @strict
@@ -75,7 +75,7 @@ class EnrolBundle:
     hub_key: Annotated[str, Field(max_length=64)]
     fleet: Address
     wire: Address
-    issued_at: datetime
+    issued_at: AwareDatetime
 
 
 def open_request(data: bytes) -> EnrolRequest:

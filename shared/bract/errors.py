@@ -202,6 +202,27 @@ HUB_FAILED = _code(
     "The hub met an error it may not describe to a site.",
     "The operator finds it in the hub's own log.",
 )
+# secure aggregation
+PEER_KEY = _code(
+    "peer-key",
+    "A site's key in the round's plan is not the one that is known for it.",
+    "Ask that site; if its key was renewed, take its line out of `secure/peers.json`.",
+)
+SECOND_ANSWER = _code(
+    "second-answer",
+    "The hub asked twice for the same stage of a secure round, with something else the second time.",
+    "Nothing was revealed; if it repeats, ask the operator why.",
+)
+BAD_SHARE = _code(
+    "bad-share",
+    "A share or box of a secure round is not what its dealer gave out.",
+    "Nothing was opened; the hub's log names the site.",
+)
+BAD_SUM = _code(
+    "bad-sum",
+    "The masks did not cancel, or the opened sum is larger than the sites' clipped updates can be.",
+    "The round was not used; a site's software differs, or it cheats.",
+)
 # running
 UNREACHABLE = _code(
     "unreachable",
@@ -214,6 +235,21 @@ QUORUM = _code(
     "no-quorum",
     "Too few sites took part for the round to count.",
     "See each site's reason; the round can be run again.",
+)
+SUPERSEDED = _code(
+    "superseded",
+    "Another run of the campaign has taken over.",
+    "Nothing to do: the newest run goes on, and what this one still says is not heard.",
+)
+CRASH_LOOP = _code(
+    "crash-loop",
+    "The campaign's process ended again and again without closing a round.",
+    "Find the reason in the hub's `logs/serverapp.log`; `bract campaign run NAME` then takes the campaign up again.",
+)
+QUARANTINED = _code(
+    "quarantined",
+    "The site sent again and again what had to be refused, and takes part in nothing.",
+    "Find out why at the site; a named person then lifts it with `bract enrol quarantine lift`.",
 )
 UNKNOWN_CAMPAIGN = _code("unknown-campaign", "There is no campaign of that name.", "`bract campaign list` shows them.")
 STATE = _code("wrong-state", "The step is not possible in the present state.", "`bract campaign show` tells the state.")
@@ -228,6 +264,16 @@ LOG_FORKED = _code(
     "Keep both folders as they are and find out why; a named person lifts it with `log accept-fork`, hub before site.",
 )
 CONCURRENT = _code("concurrent", "Another process holds what this one needs.", "End the other one, or wait for it.")
+TOO_OFTEN = _code(
+    "too-often",
+    "The site calls more often than the hub's limits allow.",
+    "It waits and goes on by itself; `[limits]` in the hub's settings.toml if this repeats.",
+)
+CLOCK = _code(
+    "clock-skew",
+    "The clocks of hub and site are further apart than minutes.",
+    "Let both machines follow a time server; `bract-site doctor` tells how far they are apart.",
+)
 # access
 FORBIDDEN = _code(
     "forbidden",

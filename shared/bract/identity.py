@@ -266,6 +266,18 @@ def check_issued(certificate: x509.Certificate, authority: x509.Certificate, at:
     check_time(certificate, at)
 
 
+def check_pair(key: bytes, certificate: bytes, authority: x509.Certificate, at: datetime) -> None:
+    """That a private key and a certificate (PEM) belong together, and the authority issued it and it is valid at that time.
+
+    Raises:
+        BractError: `certificate`; `malformed` when one is no such thing.
+    """
+    loaded = load_certificate(certificate)
+    if public_pem(load_tls_key(key).public_key()) != public_pem(loaded.public_key()):
+        raise BractError(CERTIFICATE, "key and certificate do not belong together: was their renewal cut short?")
+    check_issued(loaded, authority, at)
+
+
 def _site_of(value: x509.Certificate | x509.CertificateSigningRequest) -> str | None:
     """The site in the common name, if the one URI says the same; None otherwise."""
     common = [str(part.value) for part in value.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]

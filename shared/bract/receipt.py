@@ -1,10 +1,9 @@
 """What the hub gives back: a signed receipt for each contribution that went into an encoder version."""
 
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AwareDatetime, Field
 
 from bract.digest import Digest
 from bract.plan import Name
@@ -21,7 +20,7 @@ class RoundReceipt:
     contribution: Digest
     version: Digest
     share: Annotated[float, Field(ge=0, le=1)]
-    issued_at: datetime
+    issued_at: AwareDatetime
 
 
 @strict

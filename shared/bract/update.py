@@ -1,10 +1,9 @@
 """What a site says to the hub: clearances, reservations, contributions, withdrawal notices. All signed, none names a person."""
 
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AwareDatetime, Field
 
 from bract.consent import Purpose
 from bract.digest import Digest
@@ -32,8 +31,8 @@ class Clearance:
     snapshot: Digest
     rule: Digest
     subjects_floor: Annotated[int, Field(ge=1)]
-    issued_at: datetime
-    expires_at: datetime
+    issued_at: AwareDatetime
+    expires_at: AwareDatetime
 
 
 @strict
@@ -53,8 +52,8 @@ class Reservation:
     epsilon: float
     epsilon_cap: float
     delta: float
-    reserved_at: datetime
-    expires_at: datetime
+    reserved_at: AwareDatetime
+    expires_at: AwareDatetime
 
 
 @strict
@@ -70,7 +69,7 @@ class Relinquishment:
     campaign: Digest
     number: Annotated[int, Field(ge=1)]
     reservation: Digest
-    relinquished_at: datetime
+    relinquished_at: AwareDatetime
 
 
 @strict
@@ -116,7 +115,7 @@ class WithdrawalNotice:
     site: Name
     notice: str
     snapshots: tuple[Digest, ...]
-    noticed_at: datetime
+    noticed_at: AwareDatetime
 
 
 @strict
@@ -135,7 +134,7 @@ class LedgerLine:
     dataset: Name
     mechanism: Mechanism
     state: Literal["reserved", "settled", "spent", "aborted"]
-    expires_at: datetime
+    expires_at: AwareDatetime
     spent: Mechanism | None = None
 
 
@@ -148,7 +147,7 @@ class LedgerExport:
     """
 
     site: Name
-    at: datetime
+    at: AwareDatetime
     part: Annotated[int, Field(ge=1)]
     parts: Annotated[int, Field(ge=1)]
     lines: tuple[LedgerLine, ...]

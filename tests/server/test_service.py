@@ -47,12 +47,13 @@ from bract.wire.chunks import MAX_MESSAGE, pack, pack_header
 from bract.wire.refusals import KEY
 from bract_client.home import SiteHome
 from bract_client.hub import HubClient, connect
-from bract_server.door import CALLS_A_SITE
+from bract_server.limits import Limits
 from bract_server.service import HubServer
 from tests.loopback import Loopback, loopback, now
 
 DATA = bytes(range(256)) * 30_000
 NAME = digest(DATA)
+CALLS_A_SITE = Limits().calls
 ROUND = Digest("sha256:" + "1" * 64)
 
 

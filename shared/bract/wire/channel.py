@@ -1,6 +1,6 @@
 """The two services' methods and the settings of a connection, the same for both ends."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import grpc
@@ -42,6 +42,8 @@ SERVER_OPTIONS: list[tuple[str, Any]] = [
     ("grpc.http2.max_ping_strikes", 3),
     ("grpc.max_metadata_size", 16_384),
     ("grpc.max_concurrent_streams", 64),
+    ("grpc.server_handshake_timeout_ms", 10_000),
+    ("grpc.max_connection_idle_ms", 600_000),
 ]
 CLIENT_OPTIONS: list[tuple[str, Any]] = [
     *_OPTIONS,
@@ -54,10 +56,21 @@ CLIENT_OPTIONS: list[tuple[str, Any]] = [
 ]
 
 
-def unary_handler(name: str, call: Callable[[Any, grpc.ServicerContext], Message]) -> "grpc.RpcMethodHandler[Any, Any]":
-    """The server's side of a method in `UNARY`."""
-    _, request, reply = UNARY[name]
-    return grpc.unary_unary_rpc_method_handler(call, request.FromString, reply.SerializeToString)
+def with_keepalive(options: list[tuple[str, Any]], every_s: float) -> list[tuple[str, Any]]:
+    """The options with another time of silence before the other end is probed; it has a third of that to answer."""
+    changed = {"grpc.keepalive_time_ms": every_s * 1000, "grpc.keepalive_timeout_ms": every_s * 1000 / 3}
+    return [(name, int(changed[name]) if name in changed else value) for name, value in options]
+
+
+def request_handler(
+    name: str, call: Callable[[Iterator[bytes], grpc.ServicerContext], Message]
+) -> "grpc.RpcMethodHandler[Any, Any]":
+    """The server's side of a method in `UNARY`: the call is given its request as a stream of one message, not yet parsed.
+
+    On the wire that is the same. But grpc would have a thread wait for a single request before the call hears of it: a
+    client that opens calls and sends no request could take every thread.
+    """
+    return grpc.stream_unary_rpc_method_handler(call, None, UNARY[name][2].SerializeToString)
 
 
 def unary_call(channel: grpc.Channel, name: str) -> "grpc.UnaryUnaryMultiCallable[Any, Any]":

@@ -13,6 +13,7 @@ from bract.errors import (
     HUB_FAILED,
     MALFORMED,
     TOO_LARGE,
+    TOO_OFTEN,
     UNKNOWN_SITE,
     UNREACHABLE,
     UNTRUSTED,
@@ -20,6 +21,7 @@ from bract.errors import (
 )
 
 KEY = "bract-code"
+_BUSY = "Concurrent RPC limit exceeded"
 
 _STATUS = {
     CERTIFICATE: grpc.StatusCode.UNAUTHENTICATED,
@@ -29,6 +31,7 @@ _STATUS = {
     DIGEST_MISMATCH: grpc.StatusCode.DATA_LOSS,
     TOO_LARGE: grpc.StatusCode.RESOURCE_EXHAUSTED,
     DISK: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    TOO_OFTEN: grpc.StatusCode.RESOURCE_EXHAUSTED,
     CONCURRENT: grpc.StatusCode.ABORTED,
     HUB_FAILED: grpc.StatusCode.INTERNAL,
 }
@@ -48,11 +51,15 @@ def refusal(error: grpc.RpcError | grpc.Call) -> BractError:
     code = str(dict(error.trailing_metadata() or ()).get(KEY, ""))
     if code in CODES:
         return BractError(code, "the hub refuses")
-    text = error.details() or ""
+    return _without_code(error.code(), error.details() or "")
+
+
+def _without_code(status: grpc.StatusCode, text: str) -> BractError:
+    """What grpc itself answered, ours or the other side's."""
     if "CERTIFICATE_VERIFY_FAILED" in text:
         return BractError(CERTIFICATE, "the hub's certificate is not of the authority we enrolled with, or expired")
     if "ALERT" in text and "handshake" in text.lower():
         return BractError(CERTIFICATE, "the hub refuses this site's certificate")
-    if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
+    if status is grpc.StatusCode.RESOURCE_EXHAUSTED and _BUSY not in text:
         return BractError(TOO_LARGE, "a message is over the limit")
-    return BractError(UNREACHABLE, error.code().name.lower())
+    return BractError(UNREACHABLE, status.name.lower())
