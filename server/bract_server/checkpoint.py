@@ -1,74 +1,90 @@
-"""From a round's accepted updates to the next encoder version on disk: one tensor at a time, atomic, named by digest.
+"""From a round's accepted updates to the next encoder version on disk: block by block, atomic, named by digest.
 
 The order is: new arrays and optimizer state are written, synced and renamed; then one registry transaction makes them the
 encoder's next version. A crash in between leaves files that nothing names, and the round is simply closed again.
 """
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 
-from bract.arrays import Array, ArraysFile, Layout, read_layout, write_stream
+from bract.aggregation import Aggregation
+from bract.arrays import Array, ArraysFile, Layout, count_of, read_layout, write_blocks
 from bract.digest import Digest
 from bract.plan import ServerOptimizer
-from bract_server.aggregate import Weighted, fedadam_step, fedavg_step, first_moment, second_moment, weighted_mean
+from bract_server.aggregate.optimizer import fedadam_step, fedavg_step, first_moment, second_moment
+from bract_server.aggregate.rule import combination, combined
+from bract_server.aggregate.updates import SiteUpdate, vector
 from bract_server.arrays import ArrayStore
 
 
 @dataclass(frozen=True)
 class Written:
-    """The files of a new version: its arrays, their size, and the optimizer's state (None for FedAvg)."""
+    """A new version: its arrays' file and size, the optimizer's state (None for FedAvg), and each site's share in it."""
 
     arrays: Digest
     arrays_bytes: int
     server_state: Digest | None
+    shares: Mapping[str, float]
 
 
 def write_version(
-    store: ArrayStore, parent: Digest, state: Digest | None, optimizer: ServerOptimizer, updates: Sequence[Weighted]
+    store: ArrayStore,
+    parent: Digest,
+    state: Digest | None,
+    optimizer: ServerOptimizer,
+    aggregation: Aggregation,
+    updates: Sequence[SiteUpdate],
 ) -> Written:
-    """Average the updates, take the server's step from `parent`, and put the results into the store.
+    """Make one update of the sites' by the plan's rule, take the server's step from `parent`, put the results into the store.
 
-    Holds one tensor of a few arrays at a time, whatever the number of sites or layers.
+    Holds a few blocks at a time, whatever the number of sites, layers or numbers in one.
 
     Raises:
-        BractError: `no-quorum` without updates, `disk` when a file cannot be written.
+        BractError: `no-quorum` for fewer updates than the rule's claim needs; `not-finite` when the step leaves what float32
+            holds; `disk` when a file cannot be written.
     """
     layout = read_layout(store.path(parent))
     origin = ArraysFile(store.path(parent), layout)
     with tempfile.TemporaryDirectory(dir=store.scratch) as folder:
-        mean = ArraysFile(Path(folder) / "mean", layout)
-        write_stream(mean.path, layout, ((name, weighted_mean(name, updates)) for name in layout))
+        rule = combination(aggregation, updates, origin)
+        update = ArraysFile(Path(folder) / "update", layout)
+        write_blocks(update.path, layout, combined(rule, updates))
         moments = None
         if optimizer.kind == "fedadam":
             both = _moments_layout(layout)
             moments = ArraysFile(Path(folder) / "moments", both)
             before = None if state is None else ArraysFile(store.path(state), both)
-            write_stream(moments.path, both, _moments(optimizer, mean, before))
+            write_blocks(moments.path, both, _moments(optimizer, update, before))
         arrays = Path(folder) / "arrays"
-        write_stream(arrays, layout, _steps(optimizer, origin, mean, moments))
+        write_blocks(arrays, layout, _steps(optimizer, origin, update, moments))
         size = arrays.stat().st_size
-        return Written(store.adopt(arrays), size, None if moments is None else store.adopt(moments.path))
+        kept = None if moments is None else store.adopt(moments.path)
+        return Written(store.adopt(arrays), size, kept, rule.shares)
 
 
 def _steps(
-    optimizer: ServerOptimizer, origin: ArraysFile, mean: ArraysFile, moments: ArraysFile | None
-) -> Iterator[tuple[str, Array]]:
-    for name in origin.layout:
-        if moments is None:
-            yield name, fedavg_step(optimizer, origin.read(name), mean.read(name))
-        else:
-            m, v = moments.read(f"m.{name}"), moments.read(f"v.{name}")
-            yield name, fedadam_step(optimizer, origin.read(name), m, v)
+    optimizer: ServerOptimizer, origin: ArraysFile, update: ArraysFile, moments: ArraysFile | None
+) -> Iterator[Array]:
+    if moments is None:
+        for values, delta in zip(vector(origin), vector(update), strict=True):
+            yield fedavg_step(optimizer, values, delta)
+        return
+    size = count_of(origin.layout)
+    for values, m, v in zip(vector(origin), vector(moments, 0, size), vector(moments, size), strict=True):
+        yield fedadam_step(optimizer, values, m, v)
 
 
 def _moments_layout(layout: Layout) -> Layout:
+    """Both moments in one file: sorted by name, all of m comes before all of v."""
     return {f"{kind}.{name}": shape for kind in "mv" for name, shape in layout.items()}
 
 
-def _moments(optimizer: ServerOptimizer, mean: ArraysFile, before: ArraysFile | None) -> Iterator[tuple[str, Array]]:
-    for kind, moment in (("m", first_moment), ("v", second_moment)):
-        for name in mean.layout:
-            key = f"{kind}.{name}"
-            yield key, moment(optimizer, None if before is None else before.read(key), mean.read(name))
+def _moments(optimizer: ServerOptimizer, update: ArraysFile, before: ArraysFile | None) -> Iterator[Array]:
+    size = count_of(update.layout)
+    for at, moment in ((0, first_moment), (size, second_moment)):
+        old: Iterator[Array | None] = repeat(None) if before is None else vector(before, at, at + size)
+        for delta, kept in zip(vector(update), old, strict=False):  # `repeat` has no end
+            yield moment(optimizer, kept, delta)

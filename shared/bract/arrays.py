@@ -9,10 +9,11 @@ import json
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from io import FileIO
 from math import prod
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +39,11 @@ def layout_of(arrays: Mapping[str, Array]) -> dict[str, tuple[int, ...]]:
 def size_of(layout: Layout) -> int:
     """Bytes of a file of this layout."""
     return len(_header(layout)) + sum(_bytes(shape) for shape in layout.values())
+
+
+def count_of(layout: Layout) -> int:
+    """Numbers of a file of this layout."""
+    return sum(prod(shape) for shape in layout.values())
 
 
 def to_bytes(arrays: Mapping[str, Array]) -> bytes:
@@ -84,20 +90,16 @@ def write_stream(path: Path, layout: Layout, tensors: Iterable[tuple[str, Array]
     Raises:
         BractError: `bad-arrays` for another order, shape or dtype; `not-finite`; `disk`. Nothing half-written stays.
     """
-    handle, temporary = _temporary(path)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            _write(file, layout, tensors)
-            file.flush()
-            os.fsync(file.fileno())
-        named = digest_file(Path(temporary))
-        Path(temporary).replace(path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        raise BractError(DISK, f"arrays not written: {error.strerror}") from error
-    finally:
-        Path(temporary).unlink(missing_ok=True)
-    return named
+    return _write(path, layout, _named(layout, tensors))
+
+
+def write_blocks(path: Path, layout: Layout, blocks: Iterable[Array]) -> Digest:
+    """Write a file's numbers that come block by block: its tensors in sorted order, one after the other, cut anywhere.
+
+    Raises:
+        BractError: `bad-arrays` for too few or too many, or another dtype; `not-finite`; `disk`. Nothing half-written stays.
+    """
+    return _write(path, layout, _flat(layout, blocks))
 
 
 def read_arrays(path: Path, layout: Layout) -> Iterator[tuple[str, Array]]:
@@ -147,6 +149,48 @@ class ArraysFile:
             raise BractError(DISK, f"arrays not read: {error.strerror}") from error
         return _checked(name, array, self.layout[name])
 
+    @contextmanager
+    def opened(self) -> Iterator["Numbers"]:
+        """The file's numbers while it is open.
+
+        Raises:
+            BractError: `bad-arrays` when the file is not of this layout; `disk`.
+        """
+        header = _header(self.layout)
+        try:
+            file = self.path.open("rb", buffering=0)
+        except OSError as error:
+            raise BractError(DISK, f"arrays not read: {error.strerror}") from error
+        with file:
+            if os.fstat(file.fileno()).st_size != size_of(self.layout) or file.read(len(header)) != header:
+                raise BractError(BAD_ARRAYS, "not a file of this layout")
+            yield Numbers(file, len(header))
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """An open file as one vector: its tensors in sorted order, one after the other."""
+
+    file: FileIO
+    offset: int
+
+    def read(self, start: int, stop: int) -> Array:
+        """The numbers from `start` to before `stop`.
+
+        Raises:
+            BractError: `bad-arrays` when the file ends before, `not-finite`, `disk`.
+        """
+        array = np.empty(stop - start, _FLOAT)
+        room, at = array.view(np.uint8).data, self.offset + start * _FLOAT.itemsize
+        try:
+            while room and (got := os.preadv(self.file.fileno(), [room], at)):
+                room, at = room[got:], at + got
+        except OSError as error:
+            raise BractError(DISK, f"arrays not read: {error.strerror}") from error
+        if room:
+            raise BractError(BAD_ARRAYS, "the file ended early")
+        return _checked("a block", array, array.shape)
+
 
 def read_layout(path: Path) -> dict[str, tuple[int, ...]]:
     """The layout of a file that we wrote ourselves; a file from elsewhere is compared with a known layout instead.
@@ -169,17 +213,45 @@ def read_layout(path: Path) -> dict[str, tuple[int, ...]]:
     return layout
 
 
-def _write(file: BinaryIO, layout: Layout, tensors: Iterable[tuple[str, Array]]) -> None:
-    file.write(_header(layout))
+def _write(path: Path, layout: Layout, parts: Iterable[Array]) -> Digest:
+    """The header and then these parts, which were checked against the layout, all or nothing."""
+    handle, temporary = _temporary(path)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(_header(layout))
+            for part in parts:
+                file.write(part.tobytes())
+            file.flush()
+            os.fsync(file.fileno())
+        named = digest_file(Path(temporary))
+        Path(temporary).replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise BractError(DISK, f"arrays not written: {error.strerror}") from error
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+    return named
+
+
+def _named(layout: Layout, tensors: Iterable[tuple[str, Array]]) -> Iterator[Array]:
     expected = sorted(layout)
     written = 0
     for name, array in tensors:
         if written == len(expected) or name != expected[written]:
             raise BractError(BAD_ARRAYS, "tensors came in another order than the layout's")
-        file.write(_checked(name, array, layout[name]).tobytes())
+        yield _checked(name, array, layout[name])
         written += 1
     if written != len(expected):
         raise BractError(BAD_ARRAYS, f"{len(expected) - written} tensors are missing")
+
+
+def _flat(layout: Layout, blocks: Iterable[Array]) -> Iterator[Array]:
+    left = count_of(layout)
+    for block in blocks:
+        left -= block.size
+        yield _checked("a block", block, (block.size,))
+    if left:
+        raise BractError(BAD_ARRAYS, f"{-left} numbers too many" if left < 0 else f"{left} numbers are missing")
 
 
 def _checked(name: str, array: Array, shape: tuple[int, ...]) -> Array:

@@ -17,9 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
+from bract.aggregation import DeclaredMean
 from bract.arrays import ArraysFile, Layout, write_stream
+from bract.digest import digest_file
 from bract.plan import ServerOptimizer
-from bract_server.aggregate import Weighted
+from bract_server.aggregate.updates import SiteUpdate
 from bract_server.arrays import ArrayStore
 from bract_server.checkpoint import write_version
 
@@ -55,12 +57,14 @@ def one(megabytes: int, sites: int) -> dict[str, float]:
             tensors = ((name, (rng.random(shape, np.float32) - 0.5) * 0.01) for name, shape in form.items())
             write_stream(path, form, tensors)
             files.append(store.path(store.adopt(path)))
-        updates = [Weighted(f"s{i:03d}", 1.0, ArraysFile(path, form).read) for i, path in enumerate(files[1:])]
+        updates = [
+            SiteUpdate(f"s{i:03d}", 1.0, digest_file(path), ArraysFile(path, form)) for i, path in enumerate(files[1:])
+        ]
         shutil.copyfile(files[0], store.scratch / "parent")
         parent = store.adopt(store.scratch / "parent")
         reset_peak()
         before, started = resident("VmRSS"), time.perf_counter()
-        write_version(store, parent, None, ServerOptimizer("fedadam"), updates)
+        write_version(store, parent, None, ServerOptimizer("fedadam"), DeclaredMean(), updates)
         return {
             "sites": sites,
             "seconds": time.perf_counter() - started,

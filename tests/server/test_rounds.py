@@ -352,20 +352,6 @@ def test_a_round_that_was_running_when_the_coordinator_died_is_taken_up_with_the
         assert len(place.site.registry.spent("adult")) == 1, "nobody trained twice"
 
 
-def test_the_result_does_not_depend_on_who_answers_first(tmp_path: Path) -> None:
-    from bract.arrays import ArraysFile
-    from bract_server.aggregate import Weighted, weighted_mean
-
-    rng = np.random.default_rng(0)
-    updates = []
-    for name in ("a", "b", "c", "d"):
-        path = tmp_path / name
-        write_arrays(path, {"w": rng.standard_normal((5, 3)).astype(np.float32)})
-        updates.append(Weighted(name, float(rng.random()), ArraysFile(path, {"w": (5, 3)}).read))
-    one, other = weighted_mean("w", updates), weighted_mean("w", updates[::-1])
-    assert np.array_equal(one, other)
-
-
 def test_a_stopped_campaign_stops_and_can_be_taken_up_again(world: Federation) -> None:
     plan = small_plan(rounds=2)
     world.create(plan)
