@@ -15,8 +15,7 @@ from bract_client import disposal
 from bract_client.home import SiteHome
 from bract_client.hub import connect
 from bract_client.registry.models import LOG
-
-_ENROL = "`bract-site enrol-request`, have it approved, then `bract-site enrol BUNDLE`."
+from bract_client.renewal import REMEDY
 
 
 def examine(
@@ -37,8 +36,8 @@ def examine(
         guarded("keys", lambda: checks.private_files(home.private_files)),
         guarded("settings", lambda: Check("settings", True, f"site {home.settings().name}")),
         guarded("enrolment", lambda: _enrolled(home)),
-        guarded("certificate", lambda: checks.certificate_file("certificate", home.certificate_file, at, _ENROL)),
-        guarded("authority", lambda: checks.certificate_file("authority", home.authority_file, at, _ENROL)),
+        guarded("certificate", lambda: checks.certificate_file("certificate", home.certificate_file, at, REMEDY)),
+        guarded("authority", lambda: checks.certificate_file("authority", home.authority_file, at, REMEDY)),
         guarded("fleet port", lambda: checks.port_answers("fleet port", home.bundle().fleet)),
         guarded("wire port", lambda: checks.port_answers("wire port", home.bundle().wire)),
         guarded("clock", lambda: _clock(home, clock)),

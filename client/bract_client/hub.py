@@ -1,13 +1,13 @@
 """The site's line to its hub: arrays by digest, proposals, signed answers, receipts; over mutual TLS.
 
 The hub is trusted only as far as its certificate is of the authority that was confirmed at enrolment. A call that
-finds the hub away is tried again for a bounded time; a transfer that was cut goes on where it stopped.
+finds the hub away, or itself too early, is tried again for a bounded time; a transfer that was cut goes on where it
+stopped, and one that stalls is cut.
 """
 
-import secrets
+import itertools
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -26,15 +26,19 @@ from bract.wire import hub_pb2 as pb
 from bract.wire.channel import ARRAYS, CLIENT_OPTIONS, unary_call
 from bract.wire.chunks import pack_header, packed, unpack
 from bract.wire.incoming import receive
+from bract.wire.progress import watched
 from bract.wire.refusals import refusal
 from bract.wire.witnessing import reply_value, word_message
 from bract_client.home import SiteHome
+from bract_client.patience import refusals, retried
 
 _T = TypeVar("_T")
+_Bytes = TypeVar("_Bytes", bytes, memoryview)
 
 CALL_S = 30.0
 """Longest time of a short call, in seconds."""
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 5.0
+STALL_S = 120.0
+"""Longest time in which a further MiB of a transfer must pass, in seconds."""
 _BUSY_TIMES = 5
 """How often a part that another line holds is waited for, before the array is sent from its start."""
 
@@ -73,20 +77,23 @@ class HubClient:
         certificate: the site's certificate, PEM.
         authority: the hub's authority, PEM; no other is trusted.
         patience_s: how long a call keeps trying while the hub does not answer.
+        stall_s: how long a transfer may make no progress.
     """
 
     def __init__(
-        self, address: str, *, key: bytes, certificate: bytes, authority: bytes, patience_s: float = 30.0
+        self,
+        address: str,
+        *,
+        key: bytes,
+        certificate: bytes,
+        authority: bytes,
+        patience_s: float = 30.0,
+        stall_s: float = STALL_S,
     ) -> None:
-        credentials = grpc.ssl_channel_credentials(authority, key, certificate)
-        self._channel = grpc.secure_channel(address, credentials, CLIENT_OPTIONS)
-        self._patience_s = patience_s
-        self._put: grpc.StreamUnaryMultiCallable[bytes, pb.PutReply] = self._channel.stream_unary(
-            f"/{ARRAYS}/Put", None, pb.PutReply.FromString
-        )
-        self._get: grpc.UnaryStreamMultiCallable[pb.GetRequest, memoryview] = self._channel.unary_stream(
-            f"/{ARRAYS}/Get", pb.GetRequest.SerializeToString, unpack
-        )
+        self._address, self._authority = address, authority
+        self._patience_s, self._stall_s = patience_s, stall_s
+        self._former: list[grpc.Channel] = []
+        self._channel = self._opened(key, certificate)
 
     def __enter__(self) -> Self:
         return self
@@ -96,7 +103,13 @@ class HubClient:
 
     def close(self) -> None:
         """Ends the connection and every call on it."""
-        self._channel.close()
+        for channel in (*self._former, self._channel):
+            channel.close()
+
+    def renew(self, key: bytes, certificate: bytes) -> None:
+        """Calls with another certificate from now on; a call under way ends as it began."""
+        former, self._channel = self._channel, self._opened(key, certificate)
+        self._former.append(former)
 
     def status(self) -> HubStatus:
         """The hub's name, version and clock.
@@ -151,7 +164,7 @@ class HubClient:
         Raises:
             BractError: `log-forked` when the hub saw another history of this site's log; others as `status`.
         """
-        with _refusals():
+        with refusals():
             return reply_value(unary_call(self._channel, "Witness")(word_message(word), timeout=CALL_S))
 
     def wanted(self, campaign: Digest, number: int) -> bool:
@@ -181,7 +194,7 @@ class HubClient:
             held = there.bytes if busy < _BUSY_TIMES and there.bytes <= size else 0
             header = pack_header(pb.PutHeader(digest=digest, size=size, offset=held))
             try:
-                self._put(_opened(header, packed(path, held)))
+                self._send(header, packed(path, held))
             except grpc.RpcError as error:
                 code = refusal(error).code
                 busy += code == CONCURRENT
@@ -207,9 +220,10 @@ class HubClient:
 
         def attempt() -> None:
             offset = min(part.stat().st_size, size) if part.exists() else 0
-            call = self._get(pb.GetRequest(digest=digest, offset=offset))
+            call = self._getting(pb.GetRequest(digest=digest, offset=offset))
             try:
-                receive(part, path, digest, size, call, offset=offset)
+                with watched(call.cancel, self._stall_s, time.monotonic) as moved:
+                    receive(part, path, digest, size, _told(call, moved), offset=offset)
             except BractError as error:
                 if error.code == DIGEST_MISMATCH and offset:
                     raise BractError(UNREACHABLE) from error  # the kept part was bad and is gone: once more
@@ -228,6 +242,31 @@ class HubClient:
         reply = self._retried(lambda: self._stat(digest))
         return reply.complete, reply.bytes
 
+    def _opened(self, key: bytes, certificate: bytes) -> grpc.Channel:
+        credentials = grpc.ssl_channel_credentials(self._authority, key, certificate)
+        return grpc.secure_channel(self._address, credentials, CLIENT_OPTIONS)
+
+    def _send(self, header: bytes, chunks: Iterator[bytes]) -> None:
+        put: grpc.StreamUnaryMultiCallable[bytes, pb.PutReply] = self._channel.stream_unary(
+            f"/{ARRAYS}/Put", None, pb.PutReply.FromString
+        )
+
+        def cut() -> None:
+            call.cancel()
+
+        with watched(cut, self._stall_s, time.monotonic) as moved:
+            call = put.future(itertools.chain([header], _told(chunks, moved)))
+            try:
+                call.result()
+            except grpc.FutureCancelledError as error:
+                raise BractError(UNREACHABLE, "the hub takes nothing any more") from error
+
+    def _getting(self, request: pb.GetRequest) -> Any:
+        get: grpc.UnaryStreamMultiCallable[pb.GetRequest, memoryview] = self._channel.unary_stream(
+            f"/{ARRAYS}/Get", pb.GetRequest.SerializeToString, unpack
+        )
+        return get(request)
+
     def _stat(self, digest: Digest) -> pb.StatReply:
         reply: pb.StatReply = unary_call(self._channel, "Stat")(pb.StatRequest(digest=digest), timeout=CALL_S)
         return reply
@@ -240,23 +279,7 @@ class HubClient:
         return self._retried(lambda: call(request, timeout=timeout_s))
 
     def _retried(self, attempt: Callable[[], _T], progress: Callable[[], int] = lambda: 0) -> _T:
-        """The attempt's result; while the hub is away, tried again with growing pauses.
-
-        Patience begins anew whenever `progress` has grown: a long transfer may be cut more than once.
-        """
-        until, pause, best = time.monotonic() + self._patience_s, _FIRST_PAUSE_S, 0
-        while True:
-            try:
-                with _refusals():
-                    return attempt()
-            except BractError as error:
-                if error.code == UNREACHABLE and progress() > best:
-                    until, pause, best = time.monotonic() + self._patience_s, _FIRST_PAUSE_S, progress()
-                if error.code != UNREACHABLE or time.monotonic() + pause > until:
-                    raise
-            # spread, so that all sites do not come back at the same moment
-            time.sleep(pause * (0.5 + secrets.randbelow(1000) / 1000))
-            pause = min(2 * pause, _LONGEST_PAUSE_S)
+        return retried(attempt, self._patience_s, progress)
 
 
 def connect(home: SiteHome, at: datetime, patience_s: float = 30.0) -> HubClient:
@@ -276,14 +299,7 @@ def connect(home: SiteHome, at: datetime, patience_s: float = 30.0) -> HubClient
     )
 
 
-def _opened(header: bytes, chunks: Iterator[bytes]) -> Iterator[bytes]:
-    yield header
-    yield from chunks
-
-
-@contextmanager
-def _refusals() -> Iterator[None]:
-    try:
-        yield
-    except grpc.RpcError as error:
-        raise refusal(error) from error
+def _told(chunks: Iterable[_Bytes], moved: Callable[[int], None]) -> Iterator[_Bytes]:
+    for chunk in chunks:
+        yield chunk
+        moved(len(chunk))

@@ -3,7 +3,7 @@
 Rules:
     1. No site calls more often than its bucket fills.
     2. No site has more than a few calls under way, and of these fewer uploads.
-    3. A request, and each further `STEP` bytes of a transfer, come within `stall_s`; a slower caller is cut off. What came of
+    3. A request, and each further MiB of a transfer, come within `stall_s`; a slower caller is cut off. What came of
        an upload stays, and may be continued.
     4. What one site sent and the hub still holds stays within `site_bytes`.
 
@@ -22,12 +22,9 @@ from pydantic import Field
 from bract.digest import Digest
 from bract.errors import CONCURRENT, DISK, TOO_OFTEN, BractError
 from bract.value import strict
-from bract.wire.chunks import CHUNK
+from bract.wire.progress import Progress
 
 _LOG = logging.getLogger(__name__)
-
-STEP = CHUNK
-"""Bytes that count as progress of a transfer."""
 
 
 @strict
@@ -78,21 +75,6 @@ class Bucket:
         if level < 1:
             raise BractError(TOO_OFTEN)
         return Bucket(level - 1, max(at, self.at))
-
-
-@dataclass
-class Progress:
-    """When something that arrives or leaves has last made progress; `cut` ends it."""
-
-    cut: Callable[[], object]
-    since: float
-    rest: int = 0
-
-    def moved(self, count: int, at: float) -> None:
-        """So many more bytes have passed; only `STEP` of them are progress, so that a trickle is none."""
-        self.rest += count
-        if self.rest >= STEP:
-            self.rest, self.since = 0, at
 
 
 @dataclass
@@ -175,7 +157,7 @@ class Share:
         """Ends whatever made no progress for too long (rule 3); how many that were."""
         at = self._ticks()
         with self._lock:
-            stalled = [one for one in self._moving.values() if at - one.since > self._limits.stall_s]
+            stalled = [one for one in self._moving.values() if one.stalled(self._limits.stall_s, at)]
         for one in stalled:
             one.cut()
         if stalled:
