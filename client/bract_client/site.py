@@ -7,7 +7,9 @@ Rules of `answer` (before a round) and `task` (when it runs); the first that doe
     4. Enough subjects consent, now, to this purpose; the clearance is short-lived and names no one.
     5. The ledger has reserved the round's cost on disk.
     6. When the round runs: this site's own clearance and reservation are in the plan, the cohort is no smaller than the
-       policy asks, the deadline is ahead, and the round was not trained before.
+       policy asks, the deadline is ahead, and the round was not trained before. What was kept of it is sent again only while
+       everybody in it is still permitted.
+    7. Neither is dated minutes ahead of this site's clock: deadlines and clearances would mean nothing.
 """
 
 from collections.abc import Mapping
@@ -17,7 +19,18 @@ from datetime import datetime, timedelta
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from bract.database import open_engine
-from bract.errors import FOREIGN_CODE, LATE, NO_CLEARANCE, POLICY, UNKNOWN_SITE, UNTRUSTED, BractError
+from bract.errors import (
+    CLOCK,
+    FOREIGN_CODE,
+    LATE,
+    NO_CLEARANCE,
+    POLICY,
+    STALE_CLEARANCE,
+    UNKNOWN_SITE,
+    UNTRUSTED,
+    BractError,
+)
+from bract.identity import SKEW
 from bract.migrations import migrate, revisions
 from bract.plan import CampaignPlan, Place, Proposal, RoundPlan
 from bract.signing import Envelope, parse_envelope, sign, unseal, verify_key
@@ -65,6 +78,7 @@ class Site:
             BractError: with the code of the first rule that does not hold.
         """
         asked = unseal(Proposal, proposal, self.hub_key)
+        _check_clock(asked.opened_at, at)
         plan = self._campaign(campaign, asked.campaign)
         # A campaign has one round open at a time: what its earlier ones reserved and never began is free again.
         self.registry.relinquish_before(asked.campaign, asked.number, at)
@@ -114,8 +128,12 @@ class Site:
         self.registry.reserved(places[0].reservation, plan.campaign, plan.number)
         if len(plan.cohort) < self.policy.min_cohort:
             raise BractError(POLICY, "the cohort is smaller than this site's policy allows")
+        _check_clock(plan.opened_at, at)
         if at >= plan.deadline:
             raise BractError(LATE, "the plan's deadline is past")
+        begun = self.registry.begun(plan.campaign, plan.number)
+        if begun is not None and self.registry.left(places[0].clearance, plan.campaign, plan.number, begun, at):
+            raise BractError(STALE_CLEARANCE, "somebody left since the round was trained")
         return Task(asked, plan, envelope, places[0])
 
     def _campaign(self, envelope: Envelope, named: str) -> CampaignPlan:
@@ -126,6 +144,12 @@ class Site:
             raise BractError(UNKNOWN_SITE, "the campaign does not name this site")
         permit(self.policy, plan)
         return plan
+
+
+def _check_clock(said: datetime, at: datetime) -> None:
+    """What the hub dates in this site's future was dated by a wrong clock, the hub's or the site's."""
+    if said > at + SKEW:
+        raise BractError(CLOCK, "the hub's time is ahead of this site's")
 
 
 def runtime_address(home: SiteHome) -> str:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from bract.consent import ConsentEvent, Decision, Purpose, Verdict, resolve
+from bract.consent import ConsentEvent, Decision, Evidence, Purpose, Verdict, resolve
 from bract.digest import Digest, digest
 from bract.encoders.spec import TableSpec, ViTSpec
 from bract.errors import MALFORMED, NO_ADMITTED, NO_CLEARANCE, STALE_CLEARANCE, BractError
@@ -124,6 +124,36 @@ def test_a_site_knows_whether_somebody_left_since_admission(tmp_path: Path) -> N
     assert not registry.left(name, campaign_digest, 1, T0, T0 + HOUR), "who comes in is not in the snapshot"
     registry.withdraw("P-1", T0 + 2 * HOUR)
     assert registry.left(name, campaign_digest, 1, T0 + HOUR, T0 + 2 * HOUR)
+
+
+@pytest.mark.parametrize("learnt", ["withdrawal", "end", "correction"])
+def test_who_left_is_known_however_early_and_late_it_is_learnt(database_url: str, tmp_path: Path, learnt: str) -> None:
+    engine, registry = open_registry(database_url)
+    add_table(registry, table := write_table(tmp_path / "t.parquet", persons(4, ())))
+    registry.ingest("adult", T0)
+    for number in range(4):
+        registry.decide(f"P-{number}", PRETRAINING, Decision.PERMIT, T0)
+    plan = campaign()
+    name, campaign_digest = cleared(registry, plan, T0), digest_value(plan)
+    begun, later = T0 + HOUR, T0 + 3 * HOUR
+    evidence = Evidence(digest=Digest("sha256:" + "1" * 64))
+    match learnt:
+        case "correction":
+            (event,) = registry.history("P-1")
+            registry.correct("P-1", event.seq, evidence, T0 + 2 * HOUR)
+        case _:
+            word = "withdraw" if learnt == "withdrawal" else "expire"
+            decisions = tmp_path / "late.csv"
+            decisions.write_text(
+                f"subject_id,purpose,decision,valid_from,valid_to\nP-1,ssl-pretraining,{word},2026-03-01T00:00:00Z,\n"
+            )
+            registry.import_consent(decisions, T0 + 2 * HOUR)
+    assert registry.left(name, campaign_digest, 1, begun, later)
+    assert not registry.left(name, campaign_digest, 1, T0 + 2 * HOUR, later), "who had left before was not in it"
+    write_table(table, [one for one in persons(4, ()) if one.subject_id != "P-1"])
+    registry.ingest("adult", T0 + 2 * HOUR)
+    assert registry.left(name, campaign_digest, 1, begun, later), "and taking the records away hides nobody"
+    engine.dispose()
 
 
 def test_an_encoder_that_does_not_take_the_records_is_refused(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from bract.signing import Envelope, parse_envelope, sign, unseal
 from bract.update import Clearance, Contribution
 from bract.value import decode, digest_value, plain
 from bract_client.handles import record_digest
-from bract_client.registry import ledger, members, snapshots
+from bract_client.registry import leavers, ledger, members, snapshots
 from bract_client.registry.desk import Desk
 from bract_client.registry.models import ClearanceRow, ContributionRow, ReceiptRow, ReservationRow
 from bract_client.registry.snapshots import Member, Snapshot
@@ -94,8 +94,14 @@ class RoundVerbs(Desk):
             return snapshots.usable(session, snapshot, at, self._use)
 
     def left(self, clearance: Digest, campaign: Digest, number: int, since: datetime, at: datetime) -> bool:
-        """Whether somebody whom the clearance's snapshot held at `since` may no longer be used at `at`."""
+        """Whether somebody whom the clearance's snapshot held at `since` may no longer be used at `at`.
+
+        Also by a refusal or a correction that was only learnt since, from whenever it counts.
+        """
         snapshot = self.cleared(clearance, campaign, number).snapshot
+        with self._read() as session:
+            if leavers.lost(session, snapshot, since, at, self._use):
+                return True
         return {m.record_no for m in self.usable(snapshot, since)} != {m.record_no for m in self.usable(snapshot, at)}
 
     def unchanged(self, dataset: str, member: Member, payload_digest: bytes) -> bool:
@@ -173,6 +179,12 @@ class RoundVerbs(Desk):
         with self._write() as session:
             ledger.begin(session, campaign, number, at)
             self._log(session, "training.begin", campaign, {"campaign": campaign, "number": number}, at)
+
+    def begun(self, campaign: Digest, number: int) -> datetime | None:
+        """When the training of a round started, None if it did not."""
+        with self._read() as session:
+            row = session.get(ReservationRow, (campaign, number))
+            return None if row is None else row.begun_at
 
     def trained(self, campaign: Digest, number: int) -> Envelope | None:
         """The kept contribution of a round."""

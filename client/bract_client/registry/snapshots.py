@@ -22,7 +22,7 @@ from bract_client.registry import decisions, judged
 from bract_client.registry.keys import SiteKeys
 from bract_client.registry.members import dataset, datasets
 from bract_client.registry.models import Quarantine, Record, SnapshotRow
-from bract_client.registry.resolving import judge, many, next_change
+from bract_client.registry.resolving import Judgement, judge, many, next_change
 
 _CHUNK = 500
 _LEAF = b"\x00"  # RFC 9162 §2.1.1, without a call for each of a million
@@ -162,16 +162,7 @@ def usable(session: Session, snapshot: Digest, at: datetime, use: UseContext) ->
     row = row_of(session, snapshot)
     about = dataset(session, row.dataset)
     now = judged.records(session, about, Purpose(row.purpose), at, use)
-    then = judge(
-        session,
-        Record.subject_no,
-        Purpose(row.purpose),
-        about.name,
-        row.at,
-        _use(row),
-        consent_seq=row.consent_seq,
-        name="then",
-    )
+    then = judged_then(session, row)
     statement = then.join(now.admitted).where(
         *judged.there(about.name, row.member_seq), then.verdict == Verdict.ADMITTED.value
     )
@@ -179,6 +170,20 @@ def usable(session: Session, snapshot: Digest, at: datetime, use: UseContext) ->
         Record.record_no, Record.subject_no, Record.record_id, Record.record_digest
     ).order_by(Record.subject_no, Record.record_no)
     return tuple(Member(*found) for found in judged.raw(session, ordered))
+
+
+def judged_then(session: Session, row: SnapshotRow) -> Judgement:
+    """The verdicts by which a snapshot was taken."""
+    return judge(
+        session,
+        Record.subject_no,
+        Purpose(row.purpose),
+        row.dataset,
+        row.at,
+        _use(row),
+        consent_seq=row.consent_seq,
+        name="then",
+    )
 
 
 def holding(session: Session, subject_no: int, purposes: Iterable[Purpose], only: str | None) -> set[Digest]:
