@@ -10,12 +10,21 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Row, and_, case, func, or_, select, update
+from sqlalchemy import ColumnElement, Row, Select, and_, case, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from bract.disposal.due import Found, Rules
 from bract.retention import Action, Blocker, Kept, ObjectKind, Obstacle, RetentionPolicy, Trigger
-from bract_client.registry.models import ConsentCurrent, Dataset, Record, ReservationRow, Subject
+from bract.vocabulary.purposes import Purpose
+from bract_client.registry.models import (
+    EVERYWHERE,
+    ConsentCurrent,
+    Dataset,
+    PurposeClosure,
+    Record,
+    ReservationRow,
+    Subject,
+)
 
 ERASED_ID = ""
 """The name of a record that was erased; no source can give it."""
@@ -53,16 +62,18 @@ def records(session: Session, standing: Rules, by: datetime | None, only: str | 
     """
     if ObjectKind.RECORD not in standing.kinds():
         return
-    busy, gone = running(session, standing.at), withdrawn(session)
+    busy = running(session, standing.at)
+    asked = any(policy.trigger is Trigger.WITHDRAWAL for _, policy in standing.bound)
     for name, declared_at in session.execute(select(Dataset.name, Dataset.created_at).order_by(Dataset.name)):
         if only is not None and name != only:
             continue
         begun = select(func.max(ReservationRow.begun_at)).where(ReservationRow.dataset == name)
         used_at = session.scalar(begun) or declared_at
         told = {**standing.events.get("", {}), **standing.events.get(name, {})}
-        wanted = _wanted(standing, name, by, {Trigger.LAST_USE: used_at, **told}, gone)
+        wanted = _wanted(standing, name, by, {Trigger.LAST_USE: used_at, **told})
         if wanted is None:
             continue
+        gone = dict(session.execute(withdrawn(name)).all()) if asked else {}
         rows = session.execute(
             select(Record.record_no, Record.subject_no, Record.collected_at)
             .where(Record.dataset == name, Record.record_id != ERASED_ID, wanted)
@@ -84,25 +95,31 @@ def _found(
     return Found(Kept(ObjectKind.RECORD, str(row.record_no), (name,), row.subject_no), triggers, busy)
 
 
-def withdrawn(session: Session) -> dict[int, datetime]:
-    """Subjects who refuse every use that they ever decided on, in some scope of it, and since when."""
-    row = ConsentCurrent
+def withdrawn(dataset: str) -> Select[int, datetime]:
+    """Subjects who refuse a data set every use that any decision of theirs on it is about, and since when."""
+    row, covers = ConsentCurrent, PurposeClosure
+    here = row.scope.in_((EVERYWHERE, dataset))
     refused_at = func.max(case((row.refusal == 1, row.valid_from)))
     uses = (
         select(row.subject_no, func.max(row.refusal).label("refused"), refused_at.label("since"))
-        .group_by(row.subject_no, row.purpose)
+        .join(covers, covers.ancestor == row.purpose)
+        .where(
+            here,
+            covers.descendant.in_([use.value for use in Purpose]),
+            row.subject_no.in_(select(row.subject_no).where(here, row.refusal == 1)),
+        )
+        .group_by(row.subject_no, covers.descendant)
         .subquery()
     )
-    rows = session.execute(
+    return (
         select(uses.c.subject_no, func.max(uses.c.since).label("since"))
         .group_by(uses.c.subject_no)
         .having(func.min(uses.c.refused) == 1)
     )
-    return {found.subject_no: found.since for found in rows}
 
 
 def _wanted(
-    standing: Rules, name: str, by: datetime | None, whole: dict[Trigger, datetime], gone: dict[int, datetime]
+    standing: Rules, name: str, by: datetime | None, whole: dict[Trigger, datetime]
 ) -> ColumnElement[bool] | None:
     """A condition that no record fails which is over its time at `by` under any policy; None when there can be none."""
     mine = [
@@ -115,7 +132,7 @@ def _wanted(
     conditions: list[ColumnElement[bool]] = []
     for scope, policy in mine:
         told = {int(one): came[policy.trigger] for one, came in _single(standing) if policy.trigger in came}
-        condition = _over(policy, by, whole, gone, told)
+        condition = _over(policy, by, whole, name, told)
         if condition is not None:
             conditions.append(and_(condition, Record.record_no == int(scope)) if scope.isdecimal() else condition)
     return or_(*conditions) if conditions else None
@@ -125,7 +142,7 @@ def _over(
     policy: RetentionPolicy,
     by: datetime | None,
     whole: dict[Trigger, datetime],
-    gone: dict[int, datetime],
+    name: str,
     told: dict[int, datetime],
 ) -> ColumnElement[bool] | None:
     """Records whose ceiling may have passed under one policy: by an event of all, of their subject, or of their own."""
@@ -139,10 +156,11 @@ def _over(
         return Record.collected_at <= cutoff
     if policy.trigger in whole and whole[policy.trigger] <= cutoff:
         return everything
-    people = [number for number, since in gone.items() if policy.trigger is Trigger.WITHDRAWAL and since <= cutoff]
     single = [number for number, came in told.items() if came <= cutoff]
-    parts = [Record.subject_no.in_(chunk) for chunk in _chunks(people)]
-    parts += [Record.record_no.in_(chunk) for chunk in _chunks(single)]
+    parts: list[ColumnElement[bool]] = [Record.record_no.in_(chunk) for chunk in _chunks(single)]
+    if policy.trigger is Trigger.WITHDRAWAL:
+        gone = withdrawn(name).subquery()
+        parts.append(Record.subject_no.in_(select(gone.c.subject_no).where(gone.c.since <= cutoff)))
     return or_(*parts) if parts else None
 
 

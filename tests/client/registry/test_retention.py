@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import IntegrityError
 
+from bract.consent import Decision, Purpose
 from bract.digest import digest
 from bract.errors import ALREADY_EXISTS, MALFORMED, SAME_PERSON, STATE, UNKNOWN_SUBJECT, BractError
 from bract.privacy.spec import Mechanism
@@ -175,6 +176,24 @@ def test_a_withdrawal_starts_a_period(registry: SiteRegistry) -> None:
     registry.withdraw("P-1", T0 + DAY)
     assert registry.due(T0 + 30 * DAY, LATER) == ()
     assert [(one.object, one.due_at) for one in registry.due(LATER, LATER)] == [("2", T0 + 31 * DAY)]
+
+
+def test_a_withdrawal_from_one_data_set_starts_no_period_in_another(registry: SiteRegistry, tmp_path: Path) -> None:
+    add_table(registry, write_table(tmp_path / "u.parquet", persons(3)), "more")
+    registry.ingest("more", T0)
+    bound(registry, policy("gone", ceiling="P30D", trigger=Trigger.WITHDRAWAL))
+    registry.decide("P-1", "any-use", Decision.WITHDRAW, T0 + DAY, dataset="adult")
+    assert [(one.scopes, one.object) for one in registry.due(LATER, LATER)] == [(("adult",), "2")]
+    assert registry.admission("more", Purpose.PRETRAINING, LATER).admitted_subjects == 3
+
+
+def test_a_withdrawal_of_every_use_starts_a_period_whatever_the_permit_was_called(registry: SiteRegistry) -> None:
+    bound(registry, policy("gone", ceiling="P30D", trigger=Trigger.WITHDRAWAL))
+    registry.decide("P-1", "DUO:0000042", Decision.PERMIT, T0)
+    registry.decide("P-2", "DUO:0000042", Decision.PERMIT, T0)
+    registry.withdraw("P-1", T0 + DAY)
+    registry.decide("P-2", Purpose.PRETRAINING, Decision.WITHDRAW, T0 + DAY)
+    assert [one.object for one in registry.due(LATER, LATER)] == ["2"], "the other one's permit stands for other uses"
 
 
 def test_the_last_use_of_a_data_set_counts_for_its_records(here: SiteRegistry) -> None:
