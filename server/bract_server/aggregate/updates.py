@@ -32,20 +32,20 @@ def by_site(updates: Sequence[SiteUpdate]) -> tuple[SiteUpdate, ...]:
     return tuple(sorted(updates, key=lambda update: update.site))
 
 
-def blocks(files: Sequence[ArraysFile], numbers: int = BLOCK) -> Iterator[tuple[int, Matrix]]:
+def blocks(files: Sequence[ArraysFile]) -> Iterator[tuple[int, Matrix]]:
     """Where each block begins, and the block (n, b): the same numbers of every file, which all have one layout.
 
     Raises:
         BractError: `bad-arrays` when a file is not of its layout, `not-finite`, `disk`.
     """
-    size, width = count_of(files[0].layout), max(1, numbers // len(files))
+    size, width = count_of(files[0].layout), max(1, BLOCK // len(files))
     with ExitStack() as stack:
         opened = [stack.enter_context(file.opened()) for file in files]
         for start in range(0, size, width):
             stop = min(start + width, size)
             rows = np.empty((len(files), stop - start), np.float32)
-            for row, numbers_of in zip(rows, opened, strict=True):
-                row[:] = numbers_of.read(start, stop)
+            for row, numbers in zip(rows, opened, strict=True):
+                row[:] = numbers.read(start, stop)
             yield start, rows
 
 
