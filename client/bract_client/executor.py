@@ -224,14 +224,14 @@ def take_rounds(site: Site, home: SiteHome, hub: HubClient, trainer: Trainer) ->
     queue = TaskQueue(TaskType.CLIENT_APP, runtime, None, read_private(home.superexec_secret))
     while True:
         try:
-            token = queue.acquire()
+            taken = queue.acquire()
         except BractError:
-            token = None
-        if token is None:
+            taken = None
+        if taken is None:
             time.sleep(_POLL_S)
             continue
         try:
-            task = ClientTask(runtime, token)
+            task = ClientTask(runtime, taken.token)
             remember(home, task.node_id)
             try:
                 reply: dict[str, bytes | str] = {"contribution": run_round(site, home, hub, trainer, task)}

@@ -1,4 +1,7 @@
-"""The launcher process: starts our installed ServerApp for each task; keeps Flower's nodes equal to the registry's sites.
+"""The launcher process: keeps Flower's runs and nodes equal to the registry's campaigns and sites, and serves the runs.
+
+Each run's task is given to a process of our installed ServerApp. A campaign that the registry calls running goes on by
+itself, whatever was killed (`bract_server.resume`).
 
 python -m bract_server.launcher HUB
 """
@@ -7,6 +10,7 @@ import logging
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 from bract.errors import BractError
@@ -14,15 +18,16 @@ from bract.files import read_private
 from bract.flower import Operator, TaskQueue, TaskType
 from bract.identity import node_fingerprint
 from bract.logs import start_logging
-from bract.supervisor import Program, environment, python, spawn
+from bract.supervisor import Program, end, environment, python, spawn
 from bract_server import disposal
 from bract_server.campaigns import operator
 from bract_server.home import HubHome, open_home
 from bract_server.hub import open_registry
 from bract_server.registry.store import HubRegistry
+from bract_server.resume import Resumer
 
 _POLL_S = 0.5
-_SITES_EVERY = 4
+_LOOK_EVERY = 4
 
 log = logging.getLogger("bract.launcher")
 
@@ -34,18 +39,32 @@ def main(argv: list[str]) -> int:
     disposal.start_daily(home)
     ca, fleet, door = home.authority_file.read_bytes(), home.settings().fleet, operator(home)
     queue = TaskQueue(TaskType.SERVER_APP, fleet, ca, read_private(home.superexec_secret))
-    registry, running, turn = open_registry(home), list[subprocess.Popen[bytes]](), 0
+    registry = open_registry(home)
+    resumer = Resumer(registry, door, lambda: datetime.now(UTC))
+    served, turn = dict[int, subprocess.Popen[bytes]](), 0
     while True:
         try:
-            if turn % _SITES_EVERY == 0:
+            died = reap(served)
+            if turn % _LOOK_EVERY == 0 or died or resumer.changed():
+                for run_id in resumer.look(served.keys()):
+                    end([served.pop(run_id)], grace_s=0.0)
+            if turn % _LOOK_EVERY == 0:
                 reconcile(registry, door)
-            if (token := queue.acquire()) is not None:
-                running.append(launch(home, token))
+            while (task := queue.acquire()) is not None:
+                served[task.run_id] = launch(home, task.token)
         except BractError as error:
             log.warning("%s", error)
-        running = [process for process in running if process.poll() is None]
         turn += 1
         time.sleep(_POLL_S)
+
+
+def reap(served: dict[int, subprocess.Popen[bytes]]) -> bool:
+    """Forget the runs whose processes have ended; whether there was one."""
+    ended = {run_id: process.returncode for run_id, process in served.items() if process.poll() is not None}
+    for run_id, code in ended.items():
+        log.info("the ServerApp of Flower's run %d ended with %d", run_id, code)
+        del served[run_id]
+    return bool(ended)
 
 
 def launch(home: HubHome, token: str) -> subprocess.Popen[bytes]:

@@ -70,6 +70,7 @@ clientapp = "bract_client.app:app"
 
 [tool.flwr.app.config]
 campaign = ""
+epoch = ""
 """
 _PAYLOAD = "bract"
 _HEARTBEAT_S = 2.0
@@ -172,11 +173,15 @@ class _Bearer:
 
 @dataclass(frozen=True)
 class RunStatus:
-    """A run's state as Flower tells it: `starting`, `running` or `finished` (`completed`, `failed`, `stopped`)."""
+    """A run as Flower tells it, with the campaign and epoch that it was started with.
+
+    `pending` until a process takes it, then `starting`, `running`, `finished` (`completed`, `failed`, `stopped`).
+    """
 
     campaign: str
     status: str
     sub_status: str
+    epoch: int = 0
 
 
 class Operator:
@@ -245,7 +250,12 @@ class Operator:
         with self._refusals():
             listed = self._client.ListRuns(ListRunsRequest()).run_dict
         return {
-            int(i): RunStatus(r.override_config["campaign"].string, r.status.status, r.status.sub_status)
+            int(i): RunStatus(
+                r.override_config["campaign"].string,
+                r.status.status,
+                r.status.sub_status,
+                int(r.override_config["epoch"].string or 0),
+            )
             for i, r in listed.items()
         }
 
@@ -269,6 +279,14 @@ def _runtime(
     )
 
 
+@dataclass(frozen=True)
+class Taken:
+    """A task that was taken: the token that speaks for it, and the run that it belongs to."""
+
+    token: str
+    run_id: int
+
+
 class TaskQueue:
     """Takes tasks of one kind from a SuperLink or SuperNode, authenticated by the shared secret."""
 
@@ -284,14 +302,15 @@ class TaskQueue:
             patient=False,
         )
 
-    def acquire(self) -> str | None:
-        """The token of the next task, None when there is none now.
+    def acquire(self) -> Taken | None:
+        """The next task, None when there is none now.
 
         Raises:
             BractError: `unreachable` while nobody answers; ask again a little later.
         """
         try:
-            return self._client.AcquireTask(AcquireTaskRequest(supported_task_types=[self._kind])).token or None
+            answer = self._client.AcquireTask(AcquireTaskRequest(supported_task_types=[self._kind]))
+            return Taken(answer.token, int(answer.task.run_id)) if answer.token else None
         except httpx.HTTPError as error:
             raise BractError(UNREACHABLE, "no tasks from Flower now") from error
 

@@ -133,9 +133,11 @@ def test_a_bundle_that_ships_its_own_client_is_refused_by_every_site_and_runs_no
     home, registry = open_home(world.hub), open_registry(open_home(world.hub))
     from datetime import UTC, datetime
 
-    registry.set_state("evil", "running", "", datetime.now(UTC))
     with operator(home) as door:
-        door.start({"campaign": "evil"}, evil_bundle(marker))
+        # before the launcher starts one of its own
+        door.start({"campaign": "evil", "epoch": "1"}, evil_bundle(marker))
+        registry.set_state("evil", "running", "", datetime.now(UTC))
+        registry.open_run("evil", None, failed=False, at=datetime.now(UTC))
     eventually(lambda: registry.campaign("evil").state == "failed", 240)
     reports = registry.rounds(registry.campaign("evil").digest)
     assert {code for report in reports for code in report.missing.values()} == {FOREIGN_CODE}

@@ -28,7 +28,6 @@ from bract.errors import (
     UNTRUSTED,
     BractError,
 )
-from bract.flower import RunStatus
 from bract.privacy.accounting import epsilon, epsilon_of_curve, rdp_curve
 from bract.privacy.budget import add
 from bract.privacy.spec import Mechanism
@@ -430,25 +429,3 @@ def test_updates_that_nobody_needs_are_deleted_when_the_next_campaign_starts(wor
     os.utime(world.store.path(named), (0, 0))
     world.run(small_plan(rounds=1))
     assert not world.store.path(named).exists()
-
-
-def test_a_campaign_whose_server_app_died_is_taken_up_again_but_not_started_twice(world: Federation) -> None:
-    class Door:
-        def __init__(self, status: str) -> None:
-            self.status, self.started = status, 0
-
-        def runs(self) -> dict[int, RunStatus]:
-            return {1: RunStatus("small", self.status, "")}
-
-        def start(self, _: object) -> int:
-            self.started += 1
-            return 2
-
-    world.create(small_plan(rounds=1))
-    world.registry.set_state("small", "running", "", now())
-    dead, alive = Door("finished"), Door("running")
-    campaigns.start(world.registry, dead, "small", now())  # type: ignore[arg-type]
-    assert dead.started == 1
-    with pytest.raises(BractError):
-        campaigns.start(world.registry, alive, "small", now())  # type: ignore[arg-type]
-    assert alive.started == 0

@@ -11,20 +11,12 @@ from bract.plan import CampaignPlan
 from bract.receipt import EncoderVersion
 from bract.signing import parse_envelope
 from bract.value import decode
+from bract_server.lifecycle import CAMPAIGN, MOVE_TO, CampaignState
 from bract_server.registry.lineage import add_version
 from bract_server.registry.models import CampaignRow, CampaignSiteRow
 from bract_server.registry.sites import live_site
 from bract_server.registry.unit import Store
 from bract_server.registry.views import Campaign
-
-MOVES = {
-    "created": frozenset({"running", "stopped"}),
-    "running": frozenset({"completed", "stopped", "failed"}),
-    "stopped": frozenset({"running"}),
-    "failed": frozenset({"running"}),
-    "completed": frozenset[str](),
-}
-"""The states of a campaign, and those that may follow each."""
 
 
 class Campaigns(Store):
@@ -56,7 +48,12 @@ class Campaigns(Store):
             for site in plan.sites:
                 live_site(unit.session, site.name)
             row = CampaignRow(
-                digest=digest, name=plan.name, envelope=envelope.to_json(), created_at=at, state="created", reason=""
+                digest=digest,
+                name=plan.name,
+                envelope=envelope.to_json(),
+                created_at=at,
+                state=CampaignState.CREATED,
+                reason="",
             )
             unit.session.add(row)
             unit.session.flush()
@@ -72,10 +69,7 @@ class Campaigns(Store):
             BractError: `unknown-campaign`.
         """
         with self.seeing() as session:
-            row = session.scalar(select(CampaignRow).where(CampaignRow.name == name))
-            if row is None:
-                raise BractError(UNKNOWN_CAMPAIGN, name)
-            return _view(row)
+            return _view(named_campaign(session, name))
 
     def campaign_by_digest(self, digest: Digest) -> Campaign:
         """The campaign with that plan.
@@ -96,16 +90,28 @@ class Campaigns(Store):
         """Move a campaign on; `reason` says why it stopped or failed (a code, or the operator's words).
 
         Raises:
-            BractError: `unknown-campaign`; `wrong-state` when `state` may not follow the present one (see `MOVES`).
+            BractError: `unknown-campaign`; `wrong-state` when `state` may not follow the present one (`lifecycle.CAMPAIGN`).
         """
         with self.writing(at) as unit:
-            row = unit.session.scalar(select(CampaignRow).where(CampaignRow.name == name))
-            if row is None:
-                raise BractError(UNKNOWN_CAMPAIGN, name)
-            if state not in MOVES[row.state]:
+            row = named_campaign(unit.session, name)
+            wanted = CampaignState(state)
+            if wanted not in MOVE_TO:
                 raise BractError(STATE, f"campaign {name} is {row.state} and cannot become {state}")
+            CAMPAIGN.after(CampaignState(row.state), MOVE_TO[wanted], name)
             unit.log("campaign.move", row.digest, before=row.state, after=state, reason=reason)
             row.state, row.reason = state, reason
+
+
+def named_campaign(session: Session, name: str) -> CampaignRow:
+    """The row of the campaign of that name.
+
+    Raises:
+        BractError: `unknown-campaign`.
+    """
+    row = session.scalar(select(CampaignRow).where(CampaignRow.name == name))
+    if row is None:
+        raise BractError(UNKNOWN_CAMPAIGN, name)
+    return row
 
 
 def campaign_row(session: Session, digest: str) -> CampaignRow:

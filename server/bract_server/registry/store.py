@@ -10,6 +10,7 @@ from bract_server.registry.persons import Persons
 from bract_server.registry.releases import Releases
 from bract_server.registry.retention import RetentionVerbs
 from bract_server.registry.rounds import Rounds
+from bract_server.registry.runs import Runs
 from bract_server.registry.sites import Sites
 from bract_server.registry.versions import Versions
 from bract_server.registry.views import (
@@ -19,6 +20,7 @@ from bract_server.registry.views import (
     Notice,
     RoundAnswers,
     RoundReport,
+    Run,
     Site,
     Version,
 )
@@ -33,6 +35,7 @@ __all__ = [
     "Notice",
     "RoundAnswers",
     "RoundReport",
+    "Run",
     "Site",
     "Version",
 ]
@@ -41,6 +44,7 @@ __all__ = [
 class HubRegistry(
     Sites,
     Campaigns,
+    Runs,
     Answers,
     Ledger,
     Rounds,

@@ -21,6 +21,7 @@ from bract.log import book
 from bract.log.checkpoint import Checkpoint
 from bract.signing import Envelope, sign
 from bract_server.registry import evidence
+from bract_server.registry.lease import Lease, check_lease
 from bract_server.registry.models import LOG
 
 HUB = "hub"
@@ -51,13 +52,15 @@ class Store:
         engine: a database at the head of this package's migrations.
         key: signs campaigns, proposals, round plans, receipts and the log.
         origin: the hub's name in the log's checkpoints.
+        lease: of the one run for whose process this is; without one, writes are not fenced.
     """
 
-    def __init__(self, engine: Engine, key: Ed25519PrivateKey, origin: str = HUB) -> None:
+    def __init__(self, engine: Engine, key: Ed25519PrivateKey, origin: str = HUB, lease: Lease | None = None) -> None:
         self._engine = engine
         self._reader = reading(engine)
         self._key = key
         self._origin = origin
+        self._lease = lease
 
     @property
     def verify_key(self) -> Ed25519PublicKey:
@@ -66,9 +69,15 @@ class Store:
 
     @contextmanager
     def writing(self, at: datetime) -> Iterator[Unit]:
-        """A write transaction: committed at the end, rolled back by any error."""
+        """A write transaction: committed at the end, rolled back by any error.
+
+        Raises:
+            BractError: `superseded` when this is a run's registry and another run was opened since.
+        """
         with Session(self._engine) as session, session.begin():
             book.hold(session, LOG)
+            if self._lease is not None:
+                check_lease(session, self._lease)
             yield Unit(session, at, self._key)
             session.flush()
             book.checkpoint(session, LOG, self._key, self._origin, at)

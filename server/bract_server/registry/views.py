@@ -40,6 +40,26 @@ class Campaign:
 
 
 @dataclass(frozen=True)
+class Run:
+    """One life of a campaign's process.
+
+    Attributes:
+        tries: runs in a row, this one included, of which none before it closed a round.
+        after: the code of why the run before ended, None for the first.
+        flower_run: Flower's number of it, once its process has told.
+        progressed: whether a round was closed since it was opened.
+    """
+
+    campaign: Digest
+    epoch: int
+    tries: int
+    after: str | None
+    flower_run: str | None
+    opened_at: datetime
+    progressed: bool
+
+
+@dataclass(frozen=True)
 class RoundAnswers:
     """Who may take part in a proposed round, who may not and why (a code), and who has not answered."""
 

@@ -14,7 +14,7 @@ from sqlalchemy.orm import ORMExecuteState, Session, with_loader_criteria
 from sqlalchemy.sql import visitors
 
 from bract.errors import FORBIDDEN, NOT_INITIALISED, BractError
-from bract_server.registry.models import Base, ClearanceRow, NoticeRow, ReservationRow
+from bract_server.registry.models import Base, ClearanceRow, NoticeRow, QuarantineRow, ReservationRow
 
 ROLE = "bract_site"
 
@@ -31,6 +31,7 @@ OWN: dict[str, str] = {
     "withdrawal_notice": "site",
     "privacy_account": "site",
     "privacy_entry": "site",
+    "site_quarantine": "site",
 }
 """Tables of a site's own rows, by the column that names it."""
 
@@ -39,6 +40,7 @@ THROUGH: dict[str, tuple[str, Any]] = {
     "withdrawal_impact": ("notice_id", NoticeRow),
     "clearance_revocation": ("clearance_id", ClearanceRow),
     "relinquishment": ("reservation_id", ReservationRow),
+    "site_quarantine_lift": ("quarantine_id", QuarantineRow),
 }
 """Tables of rows that belong to one of those."""
 

@@ -7,11 +7,21 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, func, inspect, select, text, update
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
 
-from bract.errors import BUDGET, FORBIDDEN, BractError
+from bract.errors import BAD_ARRAYS, BUDGET, FORBIDDEN, BractError
 from bract.roles import Role
 from bract_server.registry.access import Principal
-from bract_server.registry.models import LOG, Base, ClearanceRow, NodeRow, OutcomeRow, TokenRow
+from bract_server.registry.models import (
+    LOG,
+    Base,
+    ClearanceRow,
+    LiftRow,
+    NodeRow,
+    OutcomeRow,
+    QuarantineRow,
+    TokenRow,
+)
 from bract_server.registry.walls import OWN, ROLE, SHARED, THROUGH
 from tests.server.auditor.conftest import LATER, Hub
 from tests.server.registry.world import AT, SITES, campaign_plan, named
@@ -34,6 +44,11 @@ def busy(hub: Hub) -> Hub:
     for site in SITES[:2]:
         notice = world.notice(site, named(f"snapshot {site}"), notice=f"n-{site}")
         world.registry.withdraw(site, notice, AT)
+        with Session(world.engine) as session, session.begin():
+            apart = QuarantineRow(site=site, codes={BAD_ARRAYS: 3}, began_at=AT)
+            session.add(apart)
+            session.flush()
+            session.add(LiftRow(quarantine_id=apart.id, person="Ada", reason="mended", lifted_at=AT))
     return hub
 
 

@@ -10,7 +10,7 @@ from bract.plan import CampaignPlan, SitePlan
 from bract.receipt import EncoderVersion
 from bract.signing import parse_envelope, unseal
 from bract.value import digest_value
-from bract_server.registry.campaigns import MOVES
+from bract_server.lifecycle import CAMPAIGN
 from tests.server.registry.world import ARRAYS_BYTES, AT, World, campaign_plan, named
 
 
@@ -66,13 +66,13 @@ def test_only_a_first_version_starts_a_campaign(world: World) -> None:
 
 def test_states_follow_the_table(world: World) -> None:
     ways: dict[str, list[str]] = {"created": [], "running": ["running"]}
-    for before, after in product(MOVES, MOVES):
+    for before, after in product(CAMPAIGN.table, CAMPAIGN.table):
         name = f"{before}-{after}"
         plan = campaign_plan(name)
         world.registry.create_campaign(plan, _first(plan), AT)
         for state in ways.get(before, ["running", before]):
             world.registry.set_state(name, state, "", AT)
-        if after in MOVES[before]:
+        if after in CAMPAIGN.table[before].values():
             world.registry.set_state(name, after, "why", AT)
             assert (world.registry.campaign(name).state, world.registry.campaign(name).reason) == (after, "why")
         else:

@@ -26,6 +26,7 @@ from bract_server.registry.models.rounds import (
     RoundPlanRow,
     RoundRow,
 )
+from bract_server.registry.models.runs import LiftRow, QuarantineRow, RunRow
 from bract_server.registry.models.sites import CertificateRow, SiteRow
 from bract_server.registry.models.versions import EdgeRow, NodeRow, ServerStateRow, VersionRow
 from bract_server.registry.models.withdrawals import (
@@ -57,6 +58,7 @@ __all__ = [
     "EdgeRow",
     "EntryRow",
     "ImpactRow",
+    "LiftRow",
     "NodeRow",
     "NoticeRow",
     "NoticeSnapshotRow",
@@ -69,6 +71,7 @@ __all__ = [
     "PolicyRow",
     "PrincipalRow",
     "PublicationRow",
+    "QuarantineRow",
     "ReceiptRow",
     "RefusalRow",
     "ReleaseRow",
@@ -77,6 +80,7 @@ __all__ = [
     "RevocationRow",
     "RoundPlanRow",
     "RoundRow",
+    "RunRow",
     "ServerStateRow",
     "SiteRow",
     "TakenBackRow",
@@ -90,6 +94,7 @@ MUTABLE: dict[str, frozenset[str]] = {
     "site": frozenset({"revoked_at", "seen_at"}),
     "campaign": frozenset({"state", "reason"}),
     "round": frozenset({"state"}),
+    "campaign_run": frozenset({"flower_run"}),
     "privacy_account": frozenset({"cap_epsilon", "curve"}),
     "access_token": frozenset({"revoked_at"}),
 }
