@@ -66,12 +66,15 @@ class Records:
         return frozenset(str(number) for number in numbers if number not in left)
 
     def _remove(self, task: Task, numbers: list[int]) -> bool:
-        """Whether the records' source was the site's to delete from, or the steward asked for it."""
+        """Whether the records are out of their source: it was the site's to delete from, or the steward asked for it.
+
+        A source of somebody else's that is not there may lie on a disk that is away: nothing is said of it then.
+        """
         location = self._registry.dataset(task.scope).location
         own = Path(location.path).resolve().is_relative_to(self._root)
         if own or task.sources:
             disposal_sources.remove(location, self._registry.record_names(task.scope, numbers))
-        return own or task.sources
+        return own or (task.sources and Path(location.path).exists())
 
 
 def holdings(home: SiteHome, registry: SiteRegistry) -> tuple[Holding, ...]:

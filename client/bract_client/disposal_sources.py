@@ -22,13 +22,15 @@ from bract.disposal.erase import erase, overwritten, refusals
 from bract.errors import CONCURRENT, NOT_DELETED, BractError
 from bract.files import PRIVATE, publish, sync_folder
 from bract_client.sources.files import MANIFESTS
+from bract_client.sources.lines import lines as read_lines
 from bract_client.sources.location import AnyLocation, FilesLocation, ImagesLocation, TableLocation
+from bract_client.sources.record import Unreadable
 
 _BATCH = 4096
 _MARK = ".disposal-"
 
 
-def remove(location: AnyLocation, names: Collection[str]) -> None:
+def remove(location: AnyLocation, names: frozenset[str]) -> None:
     """Deletes the records of these names from their source and looks for them again; a source that is gone is well.
 
     Raises:
@@ -74,7 +76,7 @@ def _named(batch: pa.RecordBatch, names: Collection[str]) -> pa.Array:
     return pc.fill_null(pc.is_in(batch.column("record_id").cast(pa.string()), value_set=wanted), fill_value=False)
 
 
-def _from_folder(manifest: Path, names: Collection[str]) -> None:
+def _from_folder(manifest: Path, names: frozenset[str]) -> None:
     """Files first, as only the manifest tells which they are; a file that another line names stays."""
     try:
         lines = _documents(manifest) if manifest.suffix == ".jsonl" else _table(manifest)
@@ -87,6 +89,15 @@ def _from_folder(manifest: Path, names: Collection[str]) -> None:
     if len(kept) < len(lines):
         with _replacing(manifest) as new:
             new.write_bytes(b"".join(line.text for line in kept))
+    if manifest.suffix == ".csv" and not names.isdisjoint(_named_in(manifest)):
+        raise BractError(NOT_DELETED, "the manifest still has them")
+
+
+def _named_in(manifest: Path) -> Iterator[str]:
+    """The records of a table as an ingest reads it: line by line, whatever quotation marks stand open in others."""
+    for item in read_lines(manifest, ("record_id",), others=True):
+        if not isinstance(item, Unreadable):
+            yield item[1]["record_id"]
 
 
 @dataclass(frozen=True)

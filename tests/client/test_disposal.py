@@ -42,7 +42,7 @@ from bract_client.cli.main import app
 from bract_client.home import SiteHome, create
 from bract_client.registry.store import SiteRegistry
 from bract_client.site import open_registry as site_registry
-from bract_client.sources.location import ImagesLocation
+from bract_client.sources.location import FilesLocation, ImagesLocation
 from tests.client.site_world import SIGNING, T0, Person, add_table, open_registry, write_table
 from tests.small_disk import on_small_disk
 
@@ -195,6 +195,33 @@ def test_a_hospitals_own_files_are_left_unless_a_steward_asks(here: Ward, tmp_pa
     assert here.dispose(LATER + DAY, sources=True).deleted == 2
     assert pq.read_table(path).column("record_id").to_pylist() == [f"{CANARY}-2"]
     assert here.registry.ingest("adult", LATER + DAY).unchanged == 1
+
+
+def test_a_receipt_says_nothing_of_a_source_that_is_away(here: Ward, tmp_path: Path) -> None:
+    path = write_table(tmp_path / "t.parquet", people(OLD, NEW))
+    add_table(here.registry, path, retention=RetentionRule(365))
+    here.registry.ingest("adult", T0)
+    path.rename(tmp_path / "unmounted.parquet")
+    assert here.dispose(sources=True).deleted == 1
+    assert "source" in here.receipts()[0].remains
+
+
+def test_a_line_between_two_open_quotation_marks_is_not_taken_for_deleted(here: Ward, tmp_path: Path) -> None:
+    folder = tmp_path / "letters"
+    folder.mkdir()
+    lines = ["file,record_id,subject_id,collected_at,purposes", 'x,"y,z,u,v']
+    lines += [f"a.bin,{CANARY},P-1,{OLD},ssl-pretraining", 'x,y",z,u,v', f"b.bin,kept,P-2,{NEW},ssl-pretraining"]
+    (folder / "manifest.csv").write_text("\n".join(lines) + "\n")
+    for name in ("a.bin", "b.bin"):
+        (folder / name).write_bytes(name.encode())
+    location = FilesLocation("files", str(folder))
+    here.registry.add_dataset(
+        "letters", location, retention=RetentionRule(365), subjects_floor=9, epsilon_cap=1.0, delta=1e-6, at=T0
+    )
+    assert here.registry.ingest("letters", T0).taken == 2
+    report = here.dispose(sources=True)
+    assert (report.deleted, report.failed, report.codes) == (0, 1, (NOT_DELETED,))
+    assert CANARY in (folder / "manifest.csv").read_text()
 
 
 def test_images_and_their_lines_go_together(here: Ward) -> None:
