@@ -29,7 +29,7 @@ def main(argv: list[str]) -> int:
     """Run the campaign that the task names; the exit status is 0 when it completed or was stopped."""
     start_logging()
     home = open_home(Path(argv[0]))
-    task = ServerTask(home.settings().fleet, home.authority_file.read_bytes(), sys.stdin.readline().strip())
+    task = ServerTask(home.settings().near_fleet, home.authority_file.read_bytes(), sys.stdin.readline().strip())
     failure = serve(home, task)
     try:
         task.finish(failure)

@@ -81,7 +81,7 @@ def operator(home: HubHome) -> Operator:
     from bract.flower import Operator  # noqa: PLC0415
 
     token = read_private(home.operator_token).decode().strip()
-    return Operator(home.settings().fleet, home.authority_file.read_bytes(), token)
+    return Operator(home.settings().near_fleet, home.authority_file.read_bytes(), token)
 
 
 def start(registry: HubRegistry, door: Operator, name: str, at: datetime) -> None:

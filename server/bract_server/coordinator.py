@@ -4,10 +4,9 @@ import json
 import sys
 from pathlib import Path
 
-import uvicorn
-
 from bract.files import read_private
 from bract.flower import superlink_app
+from bract_server.fence import serve
 from bract_server.home import open_home
 
 
@@ -25,14 +24,7 @@ def main(argv: list[str]) -> int:
         host=settings.bind,
         port=settings.fleet_port,
     )
-    uvicorn.run(
-        app,
-        host=settings.bind,
-        port=settings.fleet_port,
-        ssl_certfile=str(home.server_file),
-        ssl_keyfile=str(home.server_key),
-        log_level="warning",
-    )
+    serve(app, host=settings.bind, port=settings.fleet_port, certificate=home.server_file, key=home.server_key)
     return 0
 
 

@@ -37,7 +37,7 @@ def main(argv: list[str]) -> int:
     start_logging()
     home = open_home(Path(argv[0]))
     disposal.start_daily(home)
-    ca, fleet, door = home.authority_file.read_bytes(), home.settings().fleet, operator(home)
+    ca, fleet, door = home.authority_file.read_bytes(), home.settings().near_fleet, operator(home)
     queue = TaskQueue(TaskType.SERVER_APP, fleet, ca, read_private(home.superexec_secret))
     registry = open_registry(home)
     resumer = Resumer(registry, door, lambda: datetime.now(UTC))

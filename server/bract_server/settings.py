@@ -53,6 +53,12 @@ class HubSettings:
         return address(self.host, self.fleet_port)
 
     @property
+    def near_fleet(self) -> str:
+        """Where the hub's own processes reach Flower: on this machine, whatever its name leads to elsewhere."""
+        own = {"0.0.0.0": "127.0.0.1", "::": "::1", "127.0.0.1": "127.0.0.1", "::1": "::1"}.get(self.bind, self.host)  # noqa: S104 - asked, not bound
+        return address(own, self.fleet_port)
+
+    @property
     def wire(self) -> str:
         """Where sites reach arrays and registry: `host:port`."""
         return address(self.host, self.wire_port)

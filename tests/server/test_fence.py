@@ -1,0 +1,192 @@
+"""The fence around Flower's door: over TLS, with connections that are large, slow, or from elsewhere."""
+
+import asyncio
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from cryptography import x509
+
+from bract_server import home as homes
+from bract_server.fence import Fence
+from tests.loopback import now
+
+SERVED = """
+import sys
+from pathlib import Path
+from bract_server import fence
+
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        return
+    got, more = 0, True
+    while more:
+        message = await receive()
+        got, more = got + len(message.get("body", b"")), message.get("more_body", False)
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": str(got).encode()})
+
+fence.HEAD_S, folder = 1.0, Path(sys.argv[1])
+fence.serve(app, host="127.0.0.1", port=int(sys.argv[2]), certificate=folder / "server.pem", key=folder / "server.key")
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+class Served:
+    """The fence in a process of its own, with a hub's certificate."""
+
+    def __init__(self, root: Path) -> None:
+        self.home, self.port = homes.create(root / "hub", name="hub", at=now()), free_port()
+        self._folder = root
+        self.copy()
+        self.process = subprocess.Popen([sys.executable, "-c", SERVED, str(root), str(self.port)])
+        for _ in range(200):
+            with suppress(httpx.TransportError), self.client() as client:
+                client.get("/")
+                break
+            time.sleep(0.05)
+
+    def copy(self) -> None:
+        """Show what is in the hub's folder now."""
+        (self._folder / "server.key").write_bytes(self.home.server_key.read_bytes())
+        (self._folder / "server.pem").write_bytes(self.home.server_file.read_bytes())
+
+    def context(self) -> ssl.SSLContext:
+        return ssl.create_default_context(cafile=self.home.authority_file)
+
+    def client(self) -> httpx.Client:
+        return httpx.Client(base_url=f"https://127.0.0.1:{self.port}", verify=self.context(), timeout=10)
+
+    def line(self) -> ssl.SSLSocket:
+        raw = socket.create_connection(("127.0.0.1", self.port), 5)
+        return self.context().wrap_socket(raw, server_hostname="127.0.0.1")
+
+    def serial(self) -> int:
+        with self.line() as line:
+            der = line.getpeercert(binary_form=True)
+        assert der is not None
+        return x509.load_der_x509_certificate(der).serial_number
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    one = Served(tmp_path_factory.mktemp("fence"))
+    yield one
+    one.process.terminate()
+    assert one.process.wait(10) in (0, -15)
+
+
+def test_a_body_within_the_limit_is_let_through_and_a_larger_one_is_refused_unread(served: Served) -> None:
+    with served.client() as client:
+        assert client.post("/v1/fleet/x", content=bytes(1000)).text == "1000"
+        assert client.post("/v1/fleet/x", content=bytes((8 << 20) + 1)).status_code == 413
+
+
+def test_a_larger_body_that_does_not_say_so_is_refused_where_the_limit_is(served: Served) -> None:
+    with served.client() as client:
+        assert client.post("/v1/fleet/x", content=(bytes(1 << 20) for _ in range(9))).status_code == 413
+        assert client.post("/v1/fleet/x", content=(bytes(1 << 20) for _ in range(7))).text == str(7 << 20)
+
+
+def test_the_pages_that_describe_the_api_are_shown_to_nobody(served: Served) -> None:
+    with served.client() as client:
+        assert [client.get(path).status_code for path in ("/docs", "/openapi.json", "/health")] == [404, 404, 200]
+
+
+@pytest.mark.parametrize("sent", [b"", b"POST /v1/fleet/x HTTP/1.1\r\nhost: x\r\n"])
+def test_a_connection_that_never_asks_is_closed(served: Served, sent: bytes) -> None:
+    start = time.monotonic()
+    with served.line() as line:
+        line.settimeout(8)
+        line.sendall(sent)
+        with suppress(ConnectionError):
+            assert line.recv(100) == b""
+    assert 0.5 < time.monotonic() - start < 5
+
+
+def test_a_head_that_trickles_is_cut_off_and_an_answered_line_may_ask_again(served: Served) -> None:
+    with served.line() as line:
+        line.settimeout(8)
+        for _ in range(2):
+            line.sendall(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n")
+            answer = b""
+            while not answer.endswith(b"0\r\n\r\n"):
+                answer += line.recv(1000)
+            assert answer.startswith(b"HTTP/1.1 200")
+        start = time.monotonic()
+        with pytest.raises(OSError):
+            for byte in b"GET /health HTTP/1.1\r\nx: " + b"y" * 1000:
+                line.sendall(bytes([byte]))
+                time.sleep(0.05)
+        assert time.monotonic() - start < 5
+
+
+def test_a_renewed_certificate_is_shown_without_a_restart_and_a_broken_one_is_not(served: Served) -> None:
+    before = served.serial()
+    homes.renew(served.home, now())
+    (served._folder / "server.key").write_bytes(served.home.server_key.read_bytes())
+    time.sleep(2.5)
+    assert served.serial() == before, "key and certificate do not fit yet"
+    served.copy()
+    for _ in range(50):
+        if served.serial() != before:
+            break
+        time.sleep(0.1)
+    assert served.serial() != before
+
+
+def asked(path: str, client: tuple[str, int] | None, server: tuple[str, int], body_s: float = 60.0) -> int:
+    """The status that a caller at that address gets from an app that answers 200 once it has the body."""
+    sent: list[Any] = []
+
+    async def app(_scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    async def silent() -> Any:
+        await asyncio.sleep(30)
+
+    async def empty() -> Any:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def keep(message: Any) -> None:
+        sent.append(message)
+
+    scope: dict[str, Any] = {"type": "http", "path": path, "client": client, "server": server, "headers": []}
+    asyncio.run(Fence(app, body_s=body_s)(scope, empty if body_s > 1 else silent, keep))
+    return int(sent[0]["status"])
+
+
+@pytest.mark.parametrize(
+    ("client", "status"),
+    [
+        (("127.0.0.1", 1), 200),
+        (("::1", 1), 200),
+        (("10.0.0.5", 1), 200),  # the address that it called: this machine's own
+        (("10.0.0.6", 1), 404),
+        (("203.0.113.9", 1), 404),
+        (("not an address", 1), 404),
+        (None, 404),
+    ],
+)
+def test_tasks_are_handed_to_this_machine_alone(client: tuple[str, int] | None, status: int) -> None:
+    for path in ("/v1/runtime/acquire-task", "/v1/runtime"):
+        assert asked(path, client, ("10.0.0.5", 8000)) == status
+    assert asked("/v1/fleet/x", client, ("10.0.0.5", 8000)) == 200
+
+
+def test_a_body_that_does_not_come_is_given_up() -> None:
+    assert asked("/v1/fleet/x", ("127.0.0.1", 1), ("127.0.0.1", 8000), body_s=0.2) == 408
