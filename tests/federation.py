@@ -36,7 +36,7 @@ from bract.signing import parse_envelope
 from bract.value import decode
 from bract_client import enrol as site_enrol
 from bract_client import home as site_homes
-from bract_client.executor import run_round
+from bract_client.executor import answer
 from bract_client.home import SiteHome
 from bract_client.settings import SiteSettings
 from bract_client.site import Site, open_site
@@ -156,7 +156,7 @@ class Place:
             task: Any = NearTask(payload, self.bundle)
             wire: Any = self.wire
             trainer: Any = NearTrainer(self.home)
-            reply: dict[str, bytes | str] = {"contribution": run_round(self.site, self.home, wire, trainer, task)}
+            reply = answer(self.site, self.home, wire, trainer, task)
         except BractError as error:
             reply = {"refused": error.code}
         return self.tamper(reply) if self.tamper else reply

@@ -21,7 +21,7 @@ from pathlib import Path
 import httpx
 
 from bract.arrays import read_layout
-from bract.errors import LOG_FORKED, NO_RESERVATION, SITE_FAILED, STATE, BractError
+from bract.errors import LOG_FORKED, NO_RESERVATION, POLICY, SITE_FAILED, STATE, BractError
 from bract.files import read_private
 from bract.flower import ClientTask, TaskQueue, TaskType, bundle_files
 from bract.logs import start_logging
@@ -30,11 +30,11 @@ from bract.signing import Envelope, sign
 from bract.supervisor import Program, end, environment, python, spawn
 from bract.update import Contribution
 from bract.value import decode
-from bract_client import disposal
+from bract_client import disposal, outbox, secure
 from bract_client.home import SiteHome, open_home
 from bract_client.hub import HubClient, connect
 from bract_client.node import remember
-from bract_client.outbox import seal
+from bract_client.renewal import Renewal
 from bract_client.site import Site, Task, open_site, runtime_address
 
 _POLL_S = 0.4
@@ -105,9 +105,10 @@ class Trainer:
 
 def answer_proposals(site: Site, home: SiteHome, hub: HubClient) -> None:
     """Forever: wait for proposals, answer each with clearance and reservation or with a refusal; send due notices."""
-    key = home.signing_key()
+    key, renewal = home.signing_key(), Renewal(home, hub)
     while True:
         try:
+            renewal.look(datetime.now(UTC))
             watch_logs(site, hub)
             send_notices(site, home, hub)
             send_relinquished(site, hub)
@@ -172,14 +173,41 @@ def send_relinquished(site: Site, hub: HubClient) -> None:
         site.registry.mark_relinquished(statement.name, datetime.now(UTC))
 
 
-def run_round(site: Site, home: SiteHome, hub: HubClient, trainer: Trainer, task: ClientTask) -> bytes:
-    """One round at this site: fetch, admit and train, seal, send. The signed contribution.
+def answer(site: Site, home: SiteHome, hub: HubClient, trainer: Trainer, task: ClientTask) -> dict[str, bytes | str]:
+    """What this site answers to a message: a round's contribution, or what it says at a stage of a secure round.
 
     Raises:
         BractError: why this site is out of the round.
     """
+    if "stage" not in task.payload:
+        return {"contribution": run_round(site, home, hub, trainer, task)}
     site.registry.check_forks()
     agreed = site.task(task.payload, bundle_files(task.bundle), datetime.now(UTC))
+    stage, question = (task.payload.get(name, "") for name in ("stage", "question"))
+    contribute = functools.partial(run_round, site, home, hub, trainer, task)
+    joined = secure.join(site, home, agreed, datetime.now(UTC))
+    return joined.answer(_text(stage), question if isinstance(question, bytes) else b"", contribute)
+
+
+def run_round(
+    site: Site,
+    home: SiteHome,
+    hub: HubClient,
+    trainer: Trainer,
+    task: ClientTask,
+    cover: secure.Cover | None = None,
+) -> bytes:
+    """One round at this site: fetch, admit and train, seal, send. The signed contribution.
+
+    With `cover` the update is masked before it is sealed.
+
+    Raises:
+        BractError: why this site is out of the round; `policy` for an update in the clear that should be masked.
+    """
+    site.registry.check_forks()
+    agreed = site.task(task.payload, bundle_files(task.bundle), datetime.now(UTC))
+    if agreed.campaign.secure is not None and cover is None:
+        raise BractError(POLICY, "with secure aggregation no update leaves in the clear")
     arrays, update = home.outbox / agreed.plan.arrays, home.outbox / f"{agreed.sealed.name}.update"
     kept = site.registry.trained(agreed.plan.campaign, agreed.plan.number)
     try:
@@ -191,8 +219,9 @@ def run_round(site: Site, home: SiteHome, hub: HubClient, trainer: Trainer, task
         job = {k: _text(task.payload[k]) for k in ("campaign", "plan")} | {"arrays": str(arrays), "update": str(update)}
         wanted = functools.partial(hub.wanted, agreed.plan.campaign, agreed.plan.number)
         spent, private = _trained(trainer.run(job, task.stopped, wanted), agreed)
-        key, layout = home.signing_key(), read_layout(arrays)
-        envelope = seal(site.registry, agreed, update, layout, spent, private, key, admitted_at, datetime.now(UTC))
+        (cover or outbox.check)(update, read_layout(arrays))
+        key, now = home.signing_key(), datetime.now(UTC)
+        envelope = outbox.seal(site.registry, agreed, update, spent, private, key, admitted_at, now)
         return _sent(hub, update, envelope)
     finally:
         arrays.unlink(missing_ok=True)
@@ -234,7 +263,7 @@ def take_rounds(site: Site, home: SiteHome, hub: HubClient, trainer: Trainer) ->
             task = ClientTask(runtime, taken.token)
             remember(home, task.node_id)
             try:
-                reply: dict[str, bytes | str] = {"contribution": run_round(site, home, hub, trainer, task)}
+                reply = answer(site, home, hub, trainer, task)
             except BractError as error:
                 log.warning("out of the round: %s", error)
                 reply = {"refused": error.code}

@@ -18,29 +18,35 @@ from bract_client.registry.store import SiteRegistry
 from bract_client.site import Task
 
 
+def check(update: Path, layout: Layout) -> None:
+    """That the update's file may leave as it is.
+
+    Raises:
+        BractError: `bad-arrays`, `not-finite`.
+    """
+    for _ in read_arrays(update, layout):
+        pass
+
+
 def seal(
     registry: SiteRegistry,
     task: Task,
     update: Path,
-    layout: Layout,
     spent: Mechanism,
     private: bool,
     key: Ed25519PrivateKey,
     admitted_at: datetime,
     at: datetime,
 ) -> Envelope:
-    """Check the update's file, settle its cost in the ledger, sign and keep the contribution.
+    """Settle the cost of an update that was checked or covered, sign and keep the contribution.
 
     Whoever withdrew while the round was trained is in this update: it does not leave, and what it cost stays spent.
 
     Raises:
-        BractError: `bad-arrays`, `not-finite` for a file that may not leave; `stale-clearance` when somebody left since
-            `admitted_at`; `overspend` when it cost more than reserved.
+        BractError: `stale-clearance` when somebody left since `admitted_at`; `overspend` when it cost more than reserved.
     """
     if registry.left(task.place.clearance, task.plan.campaign, task.plan.number, admitted_at, at):
         raise BractError(STALE_CLEARANCE, "somebody left while the round was trained")
-    for _ in read_arrays(update, layout):
-        pass
     contribution = Contribution(
         site=task.place.site,
         plan=task.sealed.name,

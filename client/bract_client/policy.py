@@ -21,7 +21,7 @@ from bract.consent import Purpose
 from bract.errors import NO_CERTIFICATE, POLICY, UNKNOWN_OBJECTIVE, BractError
 from bract.objectives.certificate import certificate
 from bract.objectives.spec import CATALOGUE, PrivacyStructure
-from bract.plan import CampaignPlan, Name
+from bract.plan import CampaignPlan, Name, SiteKey
 from bract.value import strict
 from bract.vocabulary.modifiers import UseContext
 
@@ -71,6 +71,8 @@ class SitePolicy:
         notice_interval_s: seconds for which withdrawal notices are collected, so that their time tells little.
         test_datasets: data sets of made-up people on which seeded tests may run, whose updates anybody can take the noise off
             again; none by default. There is no DP guarantee for them.
+        peers: the sites, by their keys, with which this one takes part in secure aggregation; with none listed, any that the
+            hub names, and a key that changes is refused.
         use: what the site knows of the use that its data are put to, and answers for; consent under a condition counts only
             if what is known here satisfies it.
     """
@@ -88,6 +90,7 @@ class SitePolicy:
     clearance_ttl_s: Annotated[float, Field(ge=60, le=86_400)] = 3600.0
     notice_interval_s: Annotated[float, Field(ge=0, le=30 * 86_400)] = 60.0
     test_datasets: tuple[Name, ...] = ()
+    peers: tuple[SiteKey, ...] = ()
     use: UseContext = field(default_factory=UseContext)
 
     def cap(self, dataset: str) -> float:

@@ -57,7 +57,7 @@ def settings_toml(settings: SiteSettings) -> bytes:
     """The settings as the TOML file that `read_settings` reads."""
     values = plain(settings)
     policy = values.pop("policy")
-    caps, use = policy.pop("datasets"), policy.pop("use")
+    tables, use = {name: policy.pop(name) for name in ("datasets", "peers")}, policy.pop("use")
     lines = ["# A bract site. Unknown names are refused. Restart the site after a change."]
     lines += [f"{key} = {json.dumps(value)}" for key, value in values.items() if value is not None]
     lines += ["", "# What this site agrees to run. A plan may be tighter, never looser.", "[policy]"]
@@ -68,6 +68,7 @@ def settings_toml(settings: SiteSettings) -> bytes:
         "[policy.use]",
     ]
     lines += [f"{key} = {json.dumps(value)}" for key, value in use.items() if value is not None]
-    for cap in caps:
-        lines += ["", "[[policy.datasets]]", *(f"{key} = {json.dumps(value)}" for key, value in cap.items())]
+    for name, rows in tables.items():
+        for row in rows:
+            lines += ["", f"[[policy.{name}]]", *(f"{key} = {json.dumps(value)}" for key, value in row.items())]
     return ("\n".join(lines) + "\n").encode()

@@ -8,16 +8,18 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 
 from bract import flower
 from bract.arrays import ArraysFile, read_layout
 from bract.digest import Digest
 from bract.errors import CODES, LATE, QUORUM, SITE_FAILED, STALE_CLEARANCE, STATE, UNREACHABLE, BractError
 from bract.identity import node_fingerprint
-from bract.plan import CampaignPlan, Place, RoundPlan
+from bract.plan import CampaignPlan, Place, RoundPlan, SiteKey
 from bract.receipt import EncoderVersion
 from bract.signing import Envelope, parse_envelope, unseal, verify_key
 from bract.update import Contribution
+from bract_server import secure
 from bract_server.aggregate.updates import SiteUpdate
 from bract_server.arrays import ArrayStore
 from bract_server.checkpoint import write_version
@@ -90,8 +92,14 @@ def run_round(hub: Hub, campaign: Campaign) -> bool:
         return False
     plan = unseal(RoundPlan, sealed, hub.registry.verify_key)
     log.info("round %d of %s: %d sites", plan.number, campaign.plan.name, len(plan.cohort))
-    missing |= _collect(hub, campaign, sealed, plan)
-    return _close(hub, campaign, plan, missing)
+    if campaign.plan.secure is None:
+        missing |= _collect(hub, campaign, sealed, plan)
+        return _close(hub, campaign, plan, missing)
+    opened = secure.collect(hub, campaign, sealed, plan, partial(_receive, hub, campaign, plan, sealed.name))
+    try:
+        return _close(hub, campaign, plan, missing | dict(opened.missing), opened)
+    finally:
+        opened.remove()
 
 
 def _resume(hub: Hub, campaign: Campaign) -> Envelope | None:
@@ -135,6 +143,7 @@ def _open(hub: Hub, campaign: Campaign) -> tuple[Envelope | None, dict[str, str]
         cohort=answers.places,
         opened_at=opened_at,
         deadline=opened_at + timedelta(seconds=plan.deadline_s),
+        keys=_keys(hub, answers.places) if plan.secure is not None else (),
     )
     try:
         return hub.registry.open_round(round_plan, hub.now()), missing
@@ -143,6 +152,10 @@ def _open(hub: Hub, campaign: Campaign) -> tuple[Envelope | None, dict[str, str]
         log.warning("round %d is not opened: %s", proposal.number, error)
         hub.registry.abort_round(campaign.digest, proposal.number, missing, hub.now())
         return None, missing
+
+
+def _keys(hub: Hub, places: Sequence[Place]) -> tuple[SiteKey, ...]:
+    return tuple(SiteKey(place.site, hub.registry.site(place.site).verify_key) for place in places)
 
 
 def _collect(hub: Hub, campaign: Campaign, sealed: Envelope, plan: RoundPlan) -> dict[str, str]:
@@ -227,29 +240,36 @@ def _expected(hub: Hub, campaign: CampaignPlan, plan: RoundPlan, plan_digest: Di
         max_norm=campaign.max_update_norm,
         layout=read_layout(hub.store.path(plan.arrays)),
         seeded=campaign.seeded_test is not None,
+        masked=campaign.secure is not None,
     )
 
 
-def _close(hub: Hub, campaign: Campaign, plan: RoundPlan, missing: dict[str, str]) -> bool:
+def _close(
+    hub: Hub, campaign: Campaign, plan: RoundPlan, missing: dict[str, str], opened: secure.Opened | None = None
+) -> bool:
     """Commit the round on quorum, else abort it; the updates' arrays are deleted either way.
 
-    A withdrawal may end a clearance while the round is being closed; it is then closed again without that site.
+    A withdrawal may end a clearance while the round is being closed; it is then closed again without that site. Out of a
+    sum that was opened together nobody can be taken: then the round is aborted.
     """
     for _ in plan.cohort:
         try:
-            return _close_once(hub, campaign, plan, missing)
+            return _close_once(hub, campaign, plan, missing, opened)
         except BractError as error:
             if error.code != STALE_CLEARANCE:
                 raise
     raise BractError(STALE_CLEARANCE)
 
 
-def _close_once(hub: Hub, campaign: Campaign, plan: RoundPlan, missing: dict[str, str]) -> bool:
+def _close_once(
+    hub: Hub, campaign: Campaign, plan: RoundPlan, missing: dict[str, str], opened: secure.Opened | None
+) -> bool:
     sent = hub.registry.updates(campaign.digest, plan.number)
     accepted = hub.registry.contributions(campaign.digest, plan.number)
     gone = {p.site for p in plan.cohort} - {c.site for c in accepted} - missing.keys()
     missing = missing | dict.fromkeys(gone, STALE_CLEARANCE)
-    if len(accepted) < campaign.plan.quorum:
+    whole = opened is None or opened.holds({c.site for c in accepted})
+    if len(accepted) < campaign.plan.quorum or not whole:
         hub.registry.abort_round(campaign.digest, plan.number, missing, hub.now())
         _discard(hub, sent)
         return False
@@ -261,6 +281,8 @@ def _close_once(hub: Hub, campaign: Campaign, plan: RoundPlan, missing: dict[str
         SiteUpdate(c.site, campaign.plan.site(c.site).weight, c.update, ArraysFile(hub.store.path(c.update), layout))
         for c in accepted
     ]
+    if opened is not None:
+        updates = opened.updates(layout)
     chosen = campaign.plan.aggregation
     written = write_version(hub.store, plan.arrays, before.server_state, campaign.plan.server, chosen, updates)
     version = EncoderVersion(
@@ -272,8 +294,9 @@ def _close_once(hub: Hub, campaign: Campaign, plan: RoundPlan, missing: dict[str
         contributions=tuple(c.digest for c in sorted(accepted, key=lambda c: c.site)),
     )
     moved = len(plan.cohort) * plan.arrays_bytes + sum(c.update_bytes for c in accepted)
+    shares = written.shares if opened is None else opened.shares
     hub.registry.commit_round(
-        campaign.digest, plan.number, version, written.server_state, written.shares, missing, moved, hub.now()
+        campaign.digest, plan.number, version, written.server_state, shares, missing, moved, hub.now()
     )
     _discard(hub, [*sent, *([before.server_state] if before.server_state else [])])
     return True

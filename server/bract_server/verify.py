@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bract.arrays import Layout, read_arrays
+from bract.arrays import Layout, count_of, read_arrays
 from bract.digest import Digest
 from bract.errors import (
     BAD_ARRAYS,
@@ -25,6 +25,7 @@ from bract.errors import (
 )
 from bract.plan import Place
 from bract.privacy.spec import Mechanism
+from bract.secure.ring import check_words
 from bract.update import Contribution
 
 HEADER_ROOM = 64 << 10
@@ -33,7 +34,12 @@ HEADER_ROOM = 64 << 10
 
 @dataclass(frozen=True)
 class Expected:
-    """What the hub expects of the site's contribution; `seeded`: its plan is a seeded test, which is never private."""
+    """What the hub expects of the site's contribution.
+
+    Attributes:
+        seeded: its plan is a seeded test, which is never private.
+        masked: its update is words under masks, of which nothing but their number can be told.
+    """
 
     place: Place
     plan: Digest
@@ -42,6 +48,7 @@ class Expected:
     max_norm: float
     layout: Layout
     seeded: bool = False
+    masked: bool = False
 
 
 def from_its_site(contribution: Contribution, expected: Expected) -> None:
@@ -113,6 +120,9 @@ def verify_arrays(path: Path, expected: Expected) -> None:
     Raises:
         BractError: `bad-arrays`, `not-finite` or `too-large`.
     """
+    if expected.masked:
+        check_words(path, count_of(expected.layout))
+        return
     if not path.exists():
         raise BractError(BAD_ARRAYS, "the update was announced but never arrived")
     squared = sum(float(np.dot(flat, flat)) for flat in (_flat(a) for _, a in read_arrays(path, expected.layout)))

@@ -12,6 +12,7 @@ from bract.encoders.spec import EncoderSpec
 from bract.errors import MALFORMED, BractError
 from bract.objectives.spec import CATALOGUE, ObjectiveSpec, PrivacyStructure
 from bract.privacy.spec import PrivacySpec, check_delta
+from bract.secure.spec import SecureSpec
 from bract.value import strict
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
@@ -60,6 +61,7 @@ class CampaignPlan:
         grace_s: seconds the others wait for the rest once the quorum has answered.
         max_update_norm: L2 norm above which an update is refused.
         aggregation: the rule that makes one update of the sites'.
+        secure: the hub learns the sum of the updates and none of them; without it, it sees each noised update.
         seeded_test: only for tests on made-up people: sites train with this seed's foreseeable sampling and noise, so that a
             run can be repeated to the bit. What comes of it has no DP guarantee and can never be released.
     """
@@ -81,6 +83,7 @@ class CampaignPlan:
     max_update_norm: Annotated[float, Field(gt=0, le=1e12)] = 1e4
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     seeded_test: Annotated[int, Field(ge=0, lt=2**31)] | None = None
+    secure: SecureSpec | None = None
 
     def check(self) -> Self:
         """The plan itself, if its parts fit together.
@@ -99,6 +102,10 @@ class CampaignPlan:
             raise BractError(MALFORMED, f"objective: {self.objective.kind} does not fit a {self.encoder.kind} encoder")
         self._check_groups()
         self._check_delta()
+        if self.secure is not None:
+            self.secure.check(len(names), self.quorum)
+            if not isinstance(self.aggregation, DeclaredMean):
+                raise BractError(MALFORMED, f"aggregation: {self.aggregation.kind} needs every update, secure hides them")
         self._check_aggregation()
         return self
 
@@ -118,9 +125,9 @@ class CampaignPlan:
         """A group's member is one record; its two views are the objective's own."""
         if self.structure is not PrivacyStructure.PER_GROUP:
             return
-        for field in ("records_per_subject", "views_per_record"):
-            if getattr(self.privacy, field) != 1:
-                raise BractError(MALFORMED, f"privacy.{field}: a grouped objective takes 1")
+        for name in ("records_per_subject", "views_per_record"):
+            if getattr(self.privacy, name) != 1:
+                raise BractError(MALFORMED, f"privacy.{name}: a grouped objective takes 1")
 
     def site(self, name: str) -> SitePlan:
         """The part of the site of that name; KeyError if the plan has none."""
@@ -158,6 +165,15 @@ class Place:
 
 @strict
 @dataclass(frozen=True)
+class SiteKey:
+    """A site's registered Ed25519 key, base64 of its 32 raw bytes."""
+
+    site: Name
+    verify_key: Annotated[str, Field(max_length=64)]
+
+
+@strict
+@dataclass(frozen=True)
 class RoundPlan:
     """One round, the same signed bytes for every site.
 
@@ -166,6 +182,7 @@ class RoundPlan:
         parent: digest of the encoder version that the round starts from.
         arrays: digest of that version's arrays file (safetensors).
         arrays_bytes: its size.
+        keys: of the cohort's sites, with secure aggregation; by them each site knows the others.
     """
 
     campaign: Digest
@@ -176,3 +193,4 @@ class RoundPlan:
     cohort: Annotated[tuple[Place, ...], Field(min_length=1)]
     opened_at: AwareDatetime
     deadline: AwareDatetime
+    keys: tuple[SiteKey, ...] = ()

@@ -75,6 +75,11 @@ def shortening(norm: float, clip: float) -> float:
     return 1.0 if norm <= clip else clip / norm
 
 
+def norm(values: Iterable[Array]) -> float:
+    """The L2 norm of a vector that comes block by block."""
+    return math.sqrt(math.fsum(float(np.dot(block, block)) for block in (v.astype(np.float64) for v in values)))
+
+
 def error_bound(at: Scale, weights: Iterable[float]) -> float:
     """How far each coordinate of the weighted mean of the clipped updates may be from the exact one, before float32.
 

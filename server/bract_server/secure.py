@@ -1,0 +1,301 @@
+"""A round in which the hub learns the sum of the sites' updates, and none of them.
+
+What it may still check of one site is all but the values: signatures, plan, clearance, reservation, spend, and that the
+file has as many words as the encoder has numbers (any word is a value of the ring). After the sum: that the mean's norm is
+one that clipped updates can have. Whoever sends a vector within that bound can still move the mean; see
+`deploy/decisions/0012-secure-aggregation.md`.
+
+The hub keeps nothing between the stages. Taken up again, it asks again, and sites answer the same question the same way; where
+another set of sites answers than before, they refuse, and the round is aborted.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from bract import flower
+from bract.arrays import ArraysFile, Layout
+from bract.digest import Digest, digest_file
+from bract.errors import BAD_SHARE, CODES, LATE, QUORUM, SITE_FAILED, UNREACHABLE, UNTRUSTED, BractError
+from bract.identity import node_fingerprint
+from bract.plan import Place, RoundPlan
+from bract.secure.shares import share_digest
+from bract.secure.spec import SecureSpec
+from bract.secure.stages import (
+    Advert,
+    Agreement,
+    Box,
+    Dealing,
+    Delivery,
+    Revealed,
+    Roster,
+    RosterQuestion,
+    Stage,
+    SurvivorsQuestion,
+    Unmasking,
+    UnmaskQuestion,
+    open_roster,
+    open_signed,
+    share_bytes,
+)
+from bract.signing import Envelope
+from bract.value import encode
+from bract_server.aggregate.updates import SiteUpdate
+from bract_server.unmask import Mean, opening
+
+if TYPE_CHECKING:
+    from bract_server.registry.store import Campaign
+    from bract_server.rounds import Hub
+
+Receive = Callable[[Place, flower.Reply], None]
+"""Takes a site's masked contribution, as any other; raises what is wrong with it."""
+
+_TTL_SLACK_S = 30.0
+_Said = TypeVar("_Said", Advert, Dealing, Agreement, Unmasking)
+
+log = logging.getLogger("bract.secure")
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What came of a secure round.
+
+    Attributes:
+        missing: why sites are not in it, by code.
+        weights: of the sites that are in the mean.
+        mean: the file of their mean, float32; None when it could not be opened.
+    """
+
+    missing: Mapping[str, str]
+    weights: Mapping[str, float]
+    mean: Path | None
+
+    def holds(self, sites: Collection[str]) -> bool:
+        """Whether it is the mean of exactly these sites' updates."""
+        return self.mean is not None and set(sites) == set(self.weights)
+
+    def updates(self, layout: Layout) -> list[SiteUpdate]:
+        """The mean, as if one site had sent it."""
+        assert self.mean is not None  # noqa: S101 - `holds` was asked
+        return [SiteUpdate("", 1.0, digest_file(self.mean), ArraysFile(self.mean, layout))]
+
+    def remove(self) -> None:
+        """Delete the mean's file."""
+        if self.mean is not None:
+            self.mean.unlink(missing_ok=True)
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Each site's share in the mean."""
+        total = sum(self.weights.values())
+        return {site: weight / total for site, weight in self.weights.items()}
+
+
+def collect(hub: Hub, campaign: Campaign, sealed: Envelope, plan: RoundPlan, receive: Receive) -> Opened:
+    """Lead the sites through the stages and open the sum of what they sent.
+
+    Args:
+        hub: what the rounds have.
+        campaign: one whose plan has `secure`.
+        sealed: the round's signed plan.
+        plan: what is in it.
+        receive: takes a contribution.
+
+    Raises:
+        Stopped: as `Hub.pause`.
+    """
+    spec = campaign.plan.secure
+    assert spec is not None  # noqa: S101 - as the caller promises
+    stages = _Stages(hub, campaign, sealed, plan, spec)
+    try:
+        weights, mean = stages.run(receive)
+    except BractError as error:
+        log.warning("round %d is not opened: %s", plan.number, error)
+        weights, mean = {}, None
+    return Opened(stages.missing, weights, mean)
+
+
+@dataclass(frozen=True)
+class _Stages:
+    """The hub's side of the stages, one after the other."""
+
+    hub: Hub
+    campaign: Campaign
+    sealed: Envelope
+    plan: RoundPlan
+    spec: SecureSpec
+    missing: dict[str, str] = field(default_factory=dict)
+
+    def run(self, receive: Receive) -> tuple[dict[str, float], Path]:
+        quorum = self.campaign.plan.quorum
+        adverts: dict[str, str] = {}
+
+        def advert(place: Place, reply: flower.Reply) -> None:
+            self._signed(Advert, place, reply)
+            adverts[place.site] = _answer(reply).decode()
+
+        self._ask("advertise", {place.site: b"" for place in self.plan.cohort}, advert, quorum)
+        question = RosterQuestion(tuple(adverts[name] for name in sorted(adverts)))
+        roster = open_roster(question, self.plan, self.sealed.name)
+        dealings = self._dealt(roster, encode(question))
+        self._masked(roster, dealings, receive)
+        agreements = self._agreed(roster, dealings)
+        unmaskings = self._revealed(roster, dealings, agreements)
+        mean = Mean(self.campaign.plan, self.spec, self._contributions(), self.hub.store)
+        return mean.weights, mean.write(
+            opening(roster, dealings, unmaskings, mean.sites, self.spec.threshold), self.plan
+        )
+
+    def _dealt(self, roster: Roster, question: bytes) -> dict[str, Dealing]:
+        _enough(roster.names, self.campaign.plan.quorum, "advertised keys")
+        dealings: dict[str, Dealing] = {}
+
+        def dealing(place: Place, reply: flower.Reply) -> None:
+            value = self._signed(Dealing, place, reply)
+            if value.roster != roster.digest or tuple(one.peer for one in value.dealt) != roster.names:
+                raise BractError(BAD_SHARE, "shares for another roster")
+            dealings[place.site] = value
+
+        self._ask("share", dict.fromkeys(roster.names, question), dealing, self.campaign.plan.quorum)
+        _enough(dealings, self.campaign.plan.quorum, "dealt shares")
+        return dealings
+
+    def _masked(self, roster: Roster, dealings: Mapping[str, Dealing], receive: Receive) -> None:
+        boxes = {name: {one.peer: one.box for one in dealings[name].dealt} for name in sorted(dealings)}
+        have = self._contributions()
+        questions = {
+            site: encode(Delivery(roster.digest, tuple(Box(name, boxes[name][site]) for name in boxes)))
+            for site in dealings
+            if site not in have
+        }
+        self._ask("mask", questions, receive, self.campaign.plan.quorum - len(have))
+        _enough(self._contributions(), self.campaign.plan.quorum, "sent a masked update")
+
+    def _agreed(self, roster: Roster, dealings: Mapping[str, Dealing]) -> dict[str, bytes]:
+        survivors = tuple(sorted(self._contributions()))
+        if not set(survivors) <= set(dealings):
+            raise BractError(QUORUM, "the round was begun with other sites")
+        agreements: dict[str, bytes] = {}
+
+        def agreement(place: Place, reply: flower.Reply) -> None:
+            value = self._signed(Agreement, place, reply)
+            sharers = tuple(sorted(dealings))
+            if value != Agreement(place.site, self.sealed.name, roster.digest, sharers, survivors):
+                raise BractError(UNTRUSTED, "another set of survivors")
+            agreements[place.site] = _answer(reply)
+
+        question = encode(SurvivorsQuestion(survivors))
+        self._ask("agree", dict.fromkeys(survivors, question), agreement, self.spec.threshold)
+        _enough(agreements, self.spec.threshold, "agreed on who survived")
+        return agreements
+
+    def _revealed(
+        self, roster: Roster, dealings: Mapping[str, Dealing], agreements: Mapping[str, bytes]
+    ) -> dict[str, Unmasking]:
+        survivors = set(self._contributions())
+        gone = sorted(set(dealings) - survivors)
+        unmaskings: dict[str, Unmasking] = {}
+
+        def unmasking(place: Place, reply: flower.Reply) -> None:
+            value = self._signed(Unmasking, place, reply)
+            if [one.peer for one in value.seeds] != sorted(survivors) or [one.peer for one in value.keys] != gone:
+                raise BractError(BAD_SHARE, "shares of other sites than asked for")
+            holder = roster.names.index(place.site)
+            for one in value.seeds:
+                _check_share(one, dealings[one.peer].dealt[holder].seed_share)
+            for one in value.keys:
+                _check_share(one, dealings[one.peer].dealt[holder].key_share)
+            unmaskings[place.site] = value
+
+        question = encode(UnmaskQuestion(tuple(agreements[name].decode() for name in sorted(agreements))))
+        self._ask("unmask", dict.fromkeys(agreements, question), unmasking, self.spec.threshold)
+        _enough(unmaskings, self.spec.threshold, "gave their shares")
+        return unmaskings
+
+    def _contributions(self) -> dict[str, Digest]:
+        """The masked updates that the round has, by site."""
+        return {one.site: one.update for one in self.hub.registry.contributions(self.campaign.digest, self.plan.number)}
+
+    def _signed(self, cls: type[_Said], place: Place, reply: flower.Reply) -> _Said:
+        """What a site signed; that it is not what it should be is kept as evidence."""
+        data = _answer(reply)
+        try:
+            value = open_signed(cls, data, self.plan, self.sealed.name)
+            if value.site != place.site:
+                raise BractError(UNTRUSTED, "a site speaks for itself only")
+        except BractError as error:
+            hub, number = self.hub, self.plan.number
+            hub.registry.reject(place.site, self.campaign.digest, number, error.code, None, hub.now())
+            raise
+        return value
+
+    def _ask(self, stage: Stage, questions: Mapping[str, bytes], take: Receive, enough: int) -> None:
+        """Ask sites and take their answers, until all are in, the grace after `enough` is over, or the deadline."""
+        pending = self._send(stage, questions)
+        taken, enough_since = 0, None
+        while pending:
+            for message, place in list(pending.items()):
+                reply = flower.pull(self.hub.grid, message)
+                if reply is None:
+                    continue
+                del pending[message]
+                try:
+                    take(place, reply)
+                    taken += 1
+                except BractError as error:
+                    log.warning("round %d: %s is out at %s: %s", self.plan.number, place.site, stage, error.code)
+                    self.missing[place.site] = error.code
+            now = self.hub.now()
+            if taken >= enough:
+                enough_since = enough_since or now
+            grace = timedelta(seconds=self.campaign.plan.grace_s)
+            if now >= self.plan.deadline or (enough_since is not None and now >= enough_since + grace):
+                break
+            if pending:
+                self.hub.pause()
+        self.missing.update({place.site: LATE for place in pending.values()})
+
+    def _send(self, stage: Stage, questions: Mapping[str, bytes]) -> dict[str, Place]:
+        """Push to each site its question; the messages' places."""
+        hub, pending = self.hub, dict[str, Place]()
+        nodes = {node_fingerprint(public_key): node for node, public_key in flower.nodes(hub.grid).items()}
+        ttl = (self.plan.deadline - hub.now()).total_seconds() + _TTL_SLACK_S
+        common = {"plan": self.sealed.to_json(), "campaign": self.campaign.envelope, "stage": stage}
+        for place in self.plan.cohort:
+            if place.site not in questions:
+                continue
+            node = nodes.get(hub.registry.site(place.site).node_fingerprint)
+            payload = {**common, "question": questions[place.site]}
+            sent = (
+                [] if node is None else flower.push(hub.grid, payload, [node], group=str(self.plan.number), ttl_s=ttl)
+            )
+            if any(sent):
+                pending[sent[0]] = place
+            else:
+                self.missing[place.site] = UNREACHABLE
+        return pending
+
+
+def _answer(reply: flower.Reply) -> bytes:
+    if reply.failed:
+        raise BractError(UNREACHABLE, "Flower lost the site's node or its task")
+    answer = reply.payload.get("answer")
+    if isinstance(answer, bytes):
+        return answer
+    code = reply.payload.get("refused")
+    raise BractError(code if isinstance(code, str) and code in CODES else SITE_FAILED)
+
+
+def _enough(sites: Collection[str], least: int, did: str) -> None:
+    if len(sites) < least:
+        raise BractError(QUORUM, f"{len(sites)} sites {did}, {least} must")
+
+
+def _check_share(one: Revealed, dealt: Digest) -> None:
+    if share_digest(share_bytes(one)) != dealt:
+        raise BractError(BAD_SHARE, f"not the share that {one.peer} dealt")
