@@ -6,6 +6,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -20,10 +21,10 @@ from bract.database import open_engine
 from bract.digest import digest
 from bract.errors import FINGERPRINT, LOG, LOG_FORKED, STATE, UNTRUSTED, BractError
 from bract.log import archive, auditor, verify
-from bract.log.bundle import BODIES, MANIFEST, SEAL, Manifest, Seal
-from bract.log.note import SIGNED, vkey
+from bract.log.bundle import BODIES, CHECKPOINT, KEYS, MANIFEST, SEAL, Keys, Manifest, Party, Seal
+from bract.log.note import COSIGNED, SIGNED, Note, cosign, parse_note, vkey
 from bract.log.verify import Verified
-from bract.signing import key_id, parse_envelope, sign
+from bract.signing import key_id, key_text, parse_envelope, sign
 from bract.value import decode, encode
 from bract_server.cli.main import app
 from bract_server.home import create
@@ -330,6 +331,54 @@ def test_an_auditors_witness_follows_a_log_and_finds_its_fork(small: tuple[World
     with pytest.raises(BractError) as refusal:
         world.registry.take_cosignatures(two.note, stranger, AT)
     assert refusal.value.code == UNTRUSTED
+
+
+def cosigned(world: World, name: str, key: Ed25519PrivateKey) -> bool:
+    """What an auditor of that name and key said of the newest checkpoint, given to the hub."""
+    read = parse_note(world.registry.note())
+    note = Note(read.head, (*read.signatures[:1], cosign(read.head, name, key, int(AT.timestamp()))))
+    return world.registry.take_cosignatures(note.to_bytes(), vkey(name, COSIGNED, key.public_key()), AT)
+
+
+def test_a_witness_is_one_name_and_one_key_and_never_the_log_itself(database_url: str, tmp_path: Path) -> None:
+    engine = open_engine(database_url)
+    migrated(engine, MIGRATIONS)
+    world, one, other = journey(engine), Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
+    assert cosigned(world, "dpa.example", one)
+    world.registry.revoke_site("cedar", AT)  # the log grows, so that there is another checkpoint
+    for name, key in (("dpa.example", other), ("other.example", one), ("hub.example", KEY), ("alder", other)):
+        with pytest.raises(BractError) as refusal:
+            cosigned(world, name, key)
+        assert refusal.value.code == UNTRUSTED, name
+    archive.write(tmp_path / "hub.zip", world.registry.bundle(""))
+    done = verify.verify(tmp_path / "hub.zip")
+    assert done.witness_keys == {"dpa.example": vkey("dpa.example", COSIGNED, one.public_key())}
+    assert done.witness_keys["dpa.example"] in verify.summary(done)
+    engine.dispose()
+
+
+def test_a_line_of_the_owner_is_nobodys_cosignature(small: tuple[World, Path], tmp_path: Path) -> None:
+    parts = files(small[1])
+    note, keys = parse_note(parts[CHECKPOINT]), decode(Keys, parts[KEYS])
+    (mine,) = note.signatures
+    stranger = Ed25519PrivateKey.generate()
+    theirs = cosign(note.head, "dpa.example", stranger, 1)
+    for lines, told in (((mine, mine), {}), ((theirs, mine), {"dpa.example": note.head.size})):
+        named = replace(keys, witnesses=(Party("dpa.example", key_text(stranger.public_key())),))
+        forged = resealed({**parts, CHECKPOINT: Note(note.head, lines).to_bytes(), KEYS: encode(named)})
+        path = tmp_path / f"{len(told)}.zip"
+        archive.write(path, forged.items())
+        assert verify.verify(path).witnesses == told
+    for group in (("self.example", KEY), ("a.example", stranger), ("b.example", stranger)):
+        keys = replace(keys, witnesses=(*keys.witnesses, Party(group[0], key_text(group[1].public_key()))))
+    assert KEYS in refused(resealed({**parts, KEYS: encode(keys)}), tmp_path).detail
+
+
+def test_a_seal_over_more_entries_than_are_there_is_refused_at_once(small: tuple[World, Path], tmp_path: Path) -> None:
+    parts = files(small[1])
+    point = json.loads(parse_envelope(parts["log/checkpoint.json"]).payload)
+    seal = Seal(point["origin"], "hub", 10**15, point["root"], digest(parts[MANIFEST]))
+    assert SEAL in refused({**parts, SEAL: sign(seal, KEY).to_json()}, tmp_path).detail
 
 
 def test_a_witness_reads_a_folder_of_tiles(small: tuple[World, Path], tmp_path: Path) -> None:

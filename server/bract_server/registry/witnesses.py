@@ -12,8 +12,8 @@ from bract.log.forks import Fork
 from bract.log.note import COSIGNED, Head, parse_note, parse_signature, parse_vkey
 from bract.log.proof import Proof
 from bract.log.witness import Reply, Word
-from bract.signing import verify_key
-from bract_server.registry.models import LOG
+from bract.signing import key_text, verify_key
+from bract_server.registry.models import LOG, SiteRow
 from bract_server.registry.sites import live_site
 from bract_server.registry.unit import HUB, Store
 
@@ -90,6 +90,9 @@ class Witnesses(Store):
         with self.writing(at) as unit:
             if not lines or exchange.head_of(unit.session, LOG, read.head.size) != read.head:
                 raise BractError(UNTRUSTED, "the note is not of this log, or without that witness' line")
+            site = unit.session.get(SiteRow, name)
+            if site is not None and site.verify_key != key_text(key):
+                raise BractError(UNTRUSTED, f"{name} is a site's name")
             return exchange.keep(unit.session, LOG, lines[-1], key, read.head.size, at)
 
     @property

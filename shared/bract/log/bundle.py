@@ -86,7 +86,7 @@ class Keys:
     authority: Annotated[str, Field(max_length=16_384)] = ""
 
     def check(self) -> None:
-        """That every key is one, and no name stands for two.
+        """That every key is one, no name stands for two, and witnesses are distinct keys other than the owner's.
 
         Raises:
             BractError: `malformed`; `log-inconsistent`.
@@ -94,6 +94,8 @@ class Keys:
         for group in (self.parties, self.witnesses):
             if len({party.name for party in group}) != len(group):
                 raise BractError(LOG, f"{KEYS}: a name stands for two keys")
+        if len({party.key for party in (self.log, *self.witnesses)}) != 1 + len(self.witnesses):
+            raise BractError(LOG, f"{KEYS}: a witness has the owner's key, or another witness'")
         for party in (self.log, *self.parties, *self.people, *self.witnesses):
             verify_key(party.key)
 

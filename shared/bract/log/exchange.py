@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from sqlalchemy import Connection, func, select
 from sqlalchemy.orm import Session
 
-from bract.errors import MALFORMED, STATE, BractError
+from bract.errors import MALFORMED, STATE, UNTRUSTED, BractError
 from bract.log import book, shelf
 from bract.log.checkpoint import Checkpoint, root_digest
 from bract.log.note import (
@@ -28,6 +28,7 @@ from bract.log.proof import Proof
 from bract.log.schema import LogTables
 from bract.log.witness import Shown, judge
 from bract.signing import Envelope, key_text, parse_envelope
+from bract.signing import key_id as signer
 from bract.value import decode
 
 PADDING = "log.pad"
@@ -165,12 +166,17 @@ def keep(
     """Keep a witness' cosignature of our checkpoint of that size; False if that witness' was kept before.
 
     Raises:
-        BractError: `untrusted` unless that key made it; `wrong-state` when there is no such checkpoint; `malformed` for a
-            time after now.
+        BractError: `untrusted` unless that key made it, for our own key, and for a name or key that is another witness';
+            `wrong-state` when there is no such checkpoint; `malformed` for a time after now.
     """
     if check_cosignature(head_of(on, log, size), one, one.name, key) > at.timestamp() + _AHEAD_S:
         raise BractError(MALFORMED, "the cosignature is from the future")
+    if (last := newest(on, log)) is not None and last[1].keyid == signer(key):
+        raise BractError(UNTRUSTED, "a log is no witness of itself")
     c = log.cosignature.c
+    named, keyed = c.witness == one.name, c.verify_key == key_text(key)
+    if on.scalar(select(c.size).where(named != keyed).limit(1)) is not None:
+        raise BractError(UNTRUSTED, "a witness keeps its name and its key: the log knows one of these with another")
     if on.scalar(select(c.size).where(c.size == size, c.witness == one.name)) is not None:
         return False
     values = {"size": size, "witness": one.name, "verify_key": key_text(key), "line": one.line, "kept_at": at}

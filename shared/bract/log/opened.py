@@ -33,8 +33,8 @@ from bract.log.bundle import (
     block_names,
     blocks,
 )
+from bract.log.tiles import WIDTH, tiles
 from bract.log.tiles import path as tile_path
-from bract.log.tiles import tiles
 from bract.signing import key_id, parse_envelope, unseal, verify_key
 from bract.value import decode, encode
 
@@ -154,6 +154,8 @@ class OpenBundle:
     def _check_names(self) -> None:
         """That the files are those of a log of the sealed size: none missing, none more."""
         there, told = set(self._members) - {MANIFEST, SEAL}, set(self.manifest.files)
+        if self.seal.size > WIDTH * len(there):  # before names of files are made that no archive could hold
+            raise BractError(LOG, f"{SEAL}: of more entries than are here")
         wanted = {CHECKPOINT, SIGNED_CHECKPOINT, KEYS, RULE} | ({LINEAGE} if self.seal.side == HUB else set())
         for number, width in blocks(self.seal.size):
             wanted.update(block_names(number, width))

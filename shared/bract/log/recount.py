@@ -20,7 +20,7 @@ _TEXT = rb'"([^"\\\x00-\x1f]*(?:\\.[^"\\\x00-\x1f]*)*)"'
 _TIME = rb'"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{6})?Z"'
 _ENTRY = re.compile(
     rb'\{"about":' + _TEXT + rb',"actor":' + _TEXT + rb',"at":' + _TIME + rb',"commitment":"sha256:([0-9a-f]{64})"'
-    rb',"kind":"([a-z][a-z-]*\.[a-z][a-z-]*)","seq":([1-9][0-9]*)\}'
+    rb',"kind":"([a-z][a-z-]*\.[a-z][a-z-]*)","seq":([1-9][0-9]{0,15})\}'
 )
 _ERASED, _ENROLLED, _RECEIPT = b"log.erase", b"site.add", FROM_HUB.encode()
 
@@ -150,7 +150,7 @@ class Recount:
         found: dict[int, bytes] = {}
         place, count = 0, len(lines)
         for seq, (about, _, commitment, kind) in enumerate(entries, start=first):
-            if kind == _ERASED and about.isdigit():
+            if kind == _ERASED and about.isdigit() and len(about) < 17:
                 self._erasures.add(int(about))
             line = lines[place] if place < count else b""
             tail = b'","seq":%d}' % seq

@@ -28,7 +28,19 @@ from bract.digest import digest
 from bract.errors import LOG, MALFORMED, BractError
 from bract.log.bundle import CHECKPOINT, COSIGNED, HUB, LINEAGE, RULE, SIGNED_CHECKPOINT, is_canonical
 from bract.log.checkpoint import Checkpoint, root_digest
-from bract.log.note import MAX_NOTE, Head, check_cosignature, key_id, open_note, parse_note
+from bract.log.note import COSIGNED as COSIGNED_BY
+from bract.log.note import (
+    MAX_NOTE,
+    SIGNED,
+    Head,
+    Note,
+    Signature,
+    check_cosignature,
+    key_id,
+    open_note,
+    parse_note,
+    vkey,
+)
 from bract.log.opened import OpenBundle, inside
 from bract.log.recount import Recount
 from bract.signing import parse_envelope, unseal, verify_key
@@ -41,7 +53,8 @@ class Verified:
     Attributes:
         fingerprint: the owner's, to be compared when it was not given.
         pinned: whether it was given: else the bundle is only consistent with itself.
-        witnesses: who cosigned, and up to which entry.
+        witnesses: who cosigned, and up to which entry, by the names and keys that the owner gives.
+        witness_keys: their verifier keys, to be compared with what the witnesses themselves say.
         erased: bodies that are gone by an entry that says so.
         withheld: bodies that the owner keeps to itself.
         rules: consent rules that clearances name beside the one enclosed.
@@ -56,6 +69,7 @@ class Verified:
     root: str
     at: str
     witnesses: dict[str, int]
+    witness_keys: dict[str, str]
     bodies: int
     erased: int
     withheld: int
@@ -105,7 +119,12 @@ def verify(path: Path, *, fingerprint: str | None = None, since: Path | None = N
             size=head.size,
             root=root_digest(head.root),
             at=point.at.isoformat(),
-            witnesses=_witnesses(bundle),
+            witnesses=(cosigned := _witnesses(bundle)),
+            witness_keys={
+                one.name: vkey(one.name, COSIGNED_BY, verify_key(one.key))
+                for one in bundle.keys.witnesses
+                if one.name in cosigned
+            },
             bodies=count.bodies,
             erased=count.erased,
             withheld=count.withheld,
@@ -145,13 +164,17 @@ def _noted(bundle: OpenBundle, name: str) -> Head:
         note = parse_note(bundle.read(name))
         head = open_note(note, bundle.key)
         witnesses = {party.name: verify_key(party.key) for party in bundle.keys.witnesses}
-        for one in note.signatures:
-            if (one.name, one.key_id) == (head.origin, key_id(head.origin, 1, bundle.key)):
-                continue
+        for one in _others(note, bundle):
             if one.name not in witnesses:
                 raise BractError(LOG, f"a line of {one.name}, whose key is not here")
             check_cosignature(head, one, one.name, witnesses[one.name])
         return head
+
+
+def _others(note: Note, bundle: OpenBundle) -> tuple[Signature, ...]:
+    """Every line of a note but the owner's own, wherever it stands."""
+    own = (note.head.origin, key_id(note.head.origin, SIGNED, bundle.key))
+    return tuple(one for one in note.signatures if (one.name, one.key_id) != own)
 
 
 def _witnesses(bundle: OpenBundle) -> dict[str, int]:
@@ -159,7 +182,7 @@ def _witnesses(bundle: OpenBundle) -> dict[str, int]:
     found: dict[str, int] = {}
     for name in (CHECKPOINT, *bundle.names(COSIGNED)):
         note = parse_note(bundle.read(name))
-        for one in note.signatures[1:]:
+        for one in _others(note, bundle):
             found[one.name] = max(found.get(one.name, 0), note.head.size)
     return dict(sorted(found.items()))
 
@@ -252,6 +275,7 @@ def summary(done: Verified) -> str:
     ]
     if done.witnesses:
         lines.append("cosigned by " + ", ".join(f"{name} up to {size}" for name, size in done.witnesses.items()))
+        lines.append("if these keys are theirs: " + " ".join(done.witness_keys.values()))
     else:
         lines.append("cosigned by nobody: another history may have been shown to others")
     if done.since is not None:
