@@ -147,9 +147,9 @@ def _arm(engine: Engine, when: int | str) -> None:
 
 
 def told(
-    stage: Stage[Site], url: str, story: Sequence[Step[Site]], expected: Sequence[State], every: bool
+    stage: Stage[Site], url: str, story: Sequence[Step[Site]], expected: Sequence[State], stride: int | None
 ) -> Mapping[str, int]:
-    """Kills every step, at every statement or at a sample, and lets it through; how often each was killed.
+    """Kills every step at every `stride`-th statement (once without), and lets it through; how often each was killed.
 
     Raises:
         AssertionError: when what stands after a kill is neither what stood before nor what should stand after.
@@ -157,12 +157,12 @@ def told(
     kills: dict[str, int] = {}
     for place, step in enumerate(story):
         before, after = expected[place], expected[place + 1]
-        for when in _moments(every, place) if step.killed else ():
+        for when in _moments(stride, place) if step.killed else ():
             if not killed(stage, url, step, when):
                 break
             kills[step.name] = kills.get(step.name, 0) + 1
             with opened(stage, url) as (engine, site):
-                if every:
+                if stride is not None:
                     stage.check(site)
                 found = state(stage, engine)
             if when == AFTER or (when != COMMIT and found == after):
@@ -178,12 +178,12 @@ def told(
     return kills
 
 
-def _moments(every: bool, place: int) -> Iterator[int | str]:
-    if not every:
+def _moments(stride: int | None, place: int) -> Iterator[int | str]:
+    if stride is None:
         yield (COMMIT, 4, AFTER)[place % 3]
         return
     yield COMMIT
-    yield from range(1, 10_000)  # the first number beyond the last statement is after the commit
+    yield from range(1 + place % stride, 10_000, stride)  # what is beyond the last statement is after the commit
 
 
 def _differs(found: State, wanted: State) -> dict[str, tuple[str, str]]:
@@ -193,9 +193,10 @@ def _differs(found: State, wanted: State) -> dict[str, tuple[str, str]]:
 def main(
     stage: Stage[Site], prepare: Callable[[str], object], story: Sequence[Step[Site]], argv: Sequence[str]
 ) -> None:
-    """`CONTROL-URL URL all|sample`: plays the story without kills on the first database, then with them on the second."""
+    """`CONTROL-URL URL STRIDE|sample`: plays the story without kills on the first database, then with them on the second."""
     quiet, loud, how = argv
+    stride = None if how == "sample" else int(how)
     prepare(quiet)
     expected = control(stage, quiet, story)
     prepare(loud)
-    sys.stdout.write(json.dumps(told(stage, loud, story, expected, how == "all")) + "\n")
+    sys.stdout.write(json.dumps(told(stage, loud, story, expected, stride)) + "\n")

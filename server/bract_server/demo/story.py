@@ -1,5 +1,6 @@
 """The story that `bract demo` tells: every number in it is read back from what really ran."""
 
+import csv
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -8,6 +9,7 @@ from threading import Thread
 from typing import Any
 
 from bract import console
+from bract.consent import Purpose
 from bract.errors import NOT_RUNNING, QUORUM, STATE, UNREACHABLE, BractError
 from bract.flower import Operator
 from bract.privacy.accounting import epsilon, epsilon_prv, epsilon_rdp, rounded_up
@@ -214,15 +216,17 @@ def _withdraw(story: Story, after: RoundReport) -> None:
 
 
 def _somebody(story: Story, site: str) -> str:
-    """An identifier as it stands in the site's own file; the demo plays the site's steward here."""
+    """Who came with consent and never decided otherwise, by the site's own files; the demo plays the steward here."""
     import pyarrow.parquet  # noqa: PLC0415
 
-    table = pyarrow.parquet.read_table(story.folder / "data" / site / "records.parquet", columns=["subject_id"])
-    for one in table["subject_id"].to_pylist():
-        rounds = command(SITE, "subject", "rounds", one, "--site", str(story.site(site)))["rounds"]
-        if any(r["held"] for r in rounds):
+    folder = story.folder / "data" / site
+    with (folder / "consent.csv").open(encoding="utf-8") as file:
+        decided = {line["subject_id"] for line in csv.DictReader(file)}
+    table = pyarrow.parquet.read_table(folder / "records.parquet", columns=["subject_id", "purposes"])
+    for one, purposes in zip(*(column.to_pylist() for column in table.columns), strict=True):
+        if one not in decided and Purpose.PRETRAINING in purposes:
             return str(one)
-    raise BractError(STATE, "nobody at this site was in a round")
+    raise BractError(STATE, "nobody at this site consents")
 
 
 def _kill(story: Story, victim: str, report: RoundReport) -> None:
