@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 
 from bract.digest import parse_digest
-from bract.errors import MALFORMED, STATE, TOKEN, BractError
+from bract.errors import FORBIDDEN, MALFORMED, STATE, TOKEN, BractError
 from bract.log.checkpoint import Checkpoint
 from bract.question import QUESTIONS, Answer, moment, when
 from bract.roles import Verb, check, may
@@ -23,6 +23,10 @@ from bract_server.auditor.sight import Arguments, Sight
 from bract_server.registry.access import Principal
 from bract_server.registry.store import HubRegistry
 
+_ANCESTRY = 6
+"""The question that asks for lineage."""
+
+_LAST = 2**53
 _POINT = re.compile(r"([0-9]{1,15}):(sha256:[0-9a-f]{64})")
 
 
@@ -41,7 +45,10 @@ class Door:
     clock: Callable[[], datetime]
 
 
-_Text = Annotated[str | None, Query(max_length=200)]
+_NO_NUL = "^[^\\x00]*$"
+"""PostgreSQL has no text with a NUL in it."""
+
+_Text = Annotated[str | None, Query(max_length=200, pattern=_NO_NUL)]
 
 
 @dataclass
@@ -54,7 +61,7 @@ class _Asked:
     campaign: _Text = None
     round: Annotated[int | None, Query(ge=1, le=2**31)] = None
     checkpoint: Annotated[str | None, Query(max_length=100, description="SIZE:sha256:ROOT that you kept")] = None
-    why: Annotated[str, Query(max_length=500)] = "not stated"
+    why: Annotated[str, Query(max_length=500, pattern=_NO_NUL)] = "not stated"
 
     def arguments(self, at: datetime) -> Arguments:
         point = None
@@ -113,8 +120,10 @@ def _answer(door: Door, asker: Principal, number: int, asked: _Asked) -> Answer:
 
 
 def _note(door: Door, asker: Principal, verb: Verb, arguments: dict[str, Any]) -> None:
-    """Check the role and record the reading."""
+    """Check the role, and what the token is narrowed to, and record the reading."""
     check(asker.role, verb)
+    if verb is Verb.LINEAGE and asker.questions and _ANCESTRY not in asker.questions:
+        raise BractError(FORBIDDEN, f"the token is not for question {_ANCESTRY}, of which lineage is the whole answer")
     door.registry.accessed(asker, str(verb), arguments, "over HTTP", door.clock())
 
 
@@ -146,9 +155,9 @@ def _tagged(told: Answer) -> dict[str, str]:
 
 def _log(paths: APIRouter, door: Door, who: Any) -> None:
     @paths.get("/v1/proofs/{seq}", summary="The proof that the log has an entry")
-    def proof(asker: Annotated[Principal, who], seq: int) -> dict[str, Any]:
+    def proof(asker: Annotated[Principal, who], seq: Annotated[int, Path(ge=1, le=_LAST)]) -> dict[str, Any]:
         _note(door, asker, Verb.PROOFS, {"entry": seq})
-        return door.sight(None).proof(seq).to_plain()
+        return door.sight(asker.site).proof(seq).to_plain()
 
     @paths.get("/v1/log/checkpoint", summary="The newest signed checkpoint")
     def checkpoint(asker: Annotated[Principal, who]) -> Response:
@@ -168,7 +177,9 @@ def _log(paths: APIRouter, door: Door, who: Any) -> None:
 
     @paths.get("/v1/lineage/{ref:path}", summary="What a thing comes from, or what came of it")
     def lineage(
-        asker: Annotated[Principal, who], ref: str, direction: Literal["ancestors", "descendants"] = "ancestors"
+        asker: Annotated[Principal, who],
+        ref: Annotated[str, Path(pattern=_NO_NUL)],
+        direction: Literal["ancestors", "descendants"] = "ancestors",
     ) -> dict[str, Any]:
         _note(door, asker, Verb.LINEAGE, {"of": ref[:160], "direction": direction})
         whole = door.sight(None)

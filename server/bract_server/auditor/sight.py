@@ -12,9 +12,10 @@ from sqlalchemy.orm import ORMExecuteState, Session, with_loader_criteria
 
 from bract.database import open_engine
 from bract.digest import Digest
-from bract.errors import MALFORMED, BractError
+from bract.errors import FORBIDDEN, MALFORMED, BractError
 from bract.log.checkpoint import Checkpoint
 from bract.log.citing import cited
+from bract.log.proof import Proof
 from bract.plan import CampaignPlan
 from bract.question import Cite, ProofReference
 from bract.signing import Envelope
@@ -41,6 +42,10 @@ _TIMES = (
     "at",
 )
 """Columns that say when a row came to be known; of several the first."""
+
+
+_SENT = frozenset({"campaign.create", "round.propose", "round.open", "version.add"})
+"""Kinds of entries about what every site is sent."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +94,21 @@ class Sight(HubRegistry):
         return self._origin
 
     def whole(self) -> "Sight":
-        """The same without the site's walls, for proofs: an entry's number tells a site nothing."""
+        """The same without the site's walls, for proof references: an entry's number tells a site nothing."""
         return self if self.site_asking is None else Sight(self._engine, self._key, self._origin)
+
+    def proof(self, seq: int) -> Proof:
+        """See `Witnesses.proof`; to a site, of what it did, what was done about it, and what every site is sent.
+
+        Raises:
+            BractError: `wrong-state` when there is no such entry; `forbidden` to a site for one about others.
+        """
+        if self.site_asking is None:
+            return super().proof(seq)
+        found = self.whole().proof(seq)
+        if self.site_asking not in (found.entry.actor, found.entry.about) and found.entry.kind not in _SENT:
+            raise BractError(FORBIDDEN, f"log entry {seq} is not for a site")
+        return found
 
     @contextmanager
     def seeing(self) -> Iterator[Session]:

@@ -94,6 +94,32 @@ def test_whoever_asks_shows_a_token_and_asks_what_its_role_may(served: Served) -
         assert site.get("/v1/lineage/heart%2F1").status_code == 403
 
 
+def test_a_sites_token_proves_what_is_the_sites_and_nothing_of_others(served: Served) -> None:
+    shown: dict[str, set[str]] = {"actor": set(), "kind": set()}
+    with served.client(served.token("birch-daemon", Role.SITE, "birch")) as site:
+        size = site.get("/v1/log/checkpoint").json()["size"]
+        for seq in range(1, size + 1):
+            told = site.get(f"/v1/proofs/{seq}")
+            assert told.status_code in (200, 403), seq
+            if told.status_code == 200:
+                entry = told.json()["entry"]
+                for field, values in shown.items():
+                    values.add(entry[field])
+                assert "alder" not in (entry["actor"], entry["about"])
+    assert shown["actor"] == {"birch", "hub"}
+    assert {"site.add", "clearance.take", "contribution.accept", "round.open"} <= shown["kind"]
+    assert not {"access.issue", "access.read"} & shown["kind"]
+
+
+def test_a_token_for_some_questions_reads_no_lineage_beside_them(served: Served) -> None:
+    until = now() + timedelta(days=1)
+    for questions, status in ((frozenset({5}), 403), (frozenset({5, 6}), 200)):
+        name = f"narrow-{len(questions)}"
+        _, secret = served.registry.issue_token(name, Role.AUDITOR, now(), expires_at=until, questions=questions)
+        with served.client(secret) as narrow:
+            assert narrow.get("/v1/lineage/heart%2F1").status_code == status
+
+
 def test_an_auditor_cannot_write(served: Served) -> None:
     with served.client(served.token("ada", Role.AUDITOR)) as auditor:
         for path in PATHS:
@@ -150,6 +176,10 @@ def test_bad_input_is_a_problem_document_that_names_the_field(served: Served) ->
             ("/v1/questions/6?of=' OR 1=1 --", 400),
             ("/v1/questions/2?campaign='; DROP TABLE round; --", 400),
             ("/v1/proofs/999999", 404),
+            ("/v1/proofs/99999999999999999999999", 400),
+            ("/v1/questions/6?of=a%00b", 400),
+            ("/v1/questions/5?why=a%00b", 400),
+            ("/v1/lineage/a%00b", 400),
             ("/v1/lineage/../../etc/passwd", 404),
             ("/nowhere", 404),
         ):
