@@ -4,6 +4,7 @@ from bract_server.registry.access import Access
 from bract_server.registry.answers import Answers
 from bract_server.registry.bundle import Bundles
 from bract_server.registry.campaigns import Campaigns
+from bract_server.registry.inspections import Inspections
 from bract_server.registry.ledger import Ledger
 from bract_server.registry.nodes import Nodes
 from bract_server.registry.persons import Persons
@@ -48,6 +49,7 @@ class HubRegistry(
     Answers,
     Ledger,
     Rounds,
+    Inspections,
     Versions,
     Withdrawals,
     Nodes,

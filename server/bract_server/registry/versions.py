@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 
-from sqlalchemy import exists, select
+from sqlalchemy import exists, func, select
 from sqlalchemy.orm import Session
 
 from bract.digest import Digest
@@ -14,6 +14,7 @@ from bract.value import decode
 from bract_server.registry.answers import round_row
 from bract_server.registry.campaigns import campaign_row, plan_of
 from bract_server.registry.impacts import extend
+from bract_server.registry.inspections import inspection
 from bract_server.registry.lineage import ROUND, SNAPSHOT, VERSION, add_version, dataset_ref, link, node, snapshot_ref
 from bract_server.registry.models import (
     CampaignRow,
@@ -179,6 +180,12 @@ class Versions(Store):
             return bool(session.scalar(wanted))
 
 
+    def oldest_open(self) -> datetime | None:
+        """When the oldest round that is not closed was proposed, of whatever campaign."""
+        with self.seeing() as session:
+            return session.scalar(select(func.min(RoundRow.proposed_at)).where(RoundRow.state.in_(OPEN)))
+
+
 def _check_version(
     version: EncoderVersion, plan: RoundPlanRow, row: RoundRow, inside: _Included, shares: Mapping[str, float]
 ) -> None:
@@ -279,4 +286,5 @@ def _report(session: Session, row: RoundRow) -> RoundReport:
         closed_at=outcome.closed_at if outcome else None,
         seconds=(outcome.closed_at - row.proposed_at).total_seconds() if outcome else None,
         bytes_moved=outcome.bytes_moved if outcome else 0,
+        inspection=inspection(session, row.id),
     )

@@ -1,5 +1,6 @@
 """What the registry answers: frozen values, never rows."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -60,6 +61,26 @@ class Run:
 
 
 @dataclass(frozen=True)
+class Patience:
+    """How many contributions of a site may be refused, within how many of the newest rounds that it had a place in."""
+
+    refused: int = 3
+    rounds: int = 10
+
+
+@dataclass(frozen=True)
+class Quarantine:
+    """A site that takes part in nothing, because of contributions refused (code -> how many), until somebody lifts it."""
+
+    site: str
+    codes: dict[str, int]
+    began_at: datetime
+    lifted_by: str | None = None
+    reason: str | None = None
+    lifted_at: datetime | None = None
+
+
+@dataclass(frozen=True)
 class RoundAnswers:
     """Who may take part in a proposed round, who may not and why (a code), and who has not answered."""
 
@@ -89,6 +110,15 @@ class Version:
 
 
 @dataclass(frozen=True)
+class Inspection:
+    """What the backdoor check found: the share of public records against each site, who is suspected, and if it is left out."""
+
+    scores: Mapping[str, float]
+    flagged: tuple[str, ...]
+    excluded: bool
+
+
+@dataclass(frozen=True)
 class RoundReport:
     """A round as the operator sees it.
 
@@ -100,6 +130,7 @@ class RoundReport:
         opened_at: when it was proposed.
         seconds: from `opened_at` to `closed_at`.
         bytes_moved: of arrays, to sites and back.
+        inspection: what the backdoor check found, if there was one.
     """
 
     number: int
@@ -111,6 +142,7 @@ class RoundReport:
     closed_at: datetime | None
     seconds: float | None
     bytes_moved: int
+    inspection: Inspection | None = None
 
 
 @dataclass(frozen=True)

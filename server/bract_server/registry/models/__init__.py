@@ -18,6 +18,7 @@ from bract_server.registry.models.retention import RETENTION
 from bract_server.registry.models.rounds import (
     ClearanceRow,
     ContributionRow,
+    InspectionRow,
     OutcomeRow,
     ParticipantRow,
     ReceiptRow,
@@ -58,6 +59,7 @@ __all__ = [
     "EdgeRow",
     "EntryRow",
     "ImpactRow",
+    "InspectionRow",
     "LiftRow",
     "NodeRow",
     "NoticeRow",

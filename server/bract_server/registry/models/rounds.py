@@ -14,7 +14,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
-from bract.database import DigestText, Number
+from bract.database import DigestText, Json, Number
 from bract_server.registry.models.base import Base, CodeText, NameText
 
 
@@ -146,6 +146,18 @@ class ContributionRow(Base):
             postgresql_where=text("accepted"),
         ),
     )
+
+
+class InspectionRow(Base):
+    """What the backdoor check found of a round's updates; of several, the last is of those that the round was closed with."""
+
+    __tablename__ = "round_inspection"
+    id: Mapped[int] = mapped_column(Number, primary_key=True)
+    round_id: Mapped[int] = mapped_column(ForeignKey("round.id"), index=True)
+    scores: Mapped[dict[str, Any]]
+    flagged: Mapped[list[str]] = mapped_column(Json)
+    excluded: Mapped[bool]
+    inspected_at: Mapped[datetime]
 
 
 class OutcomeRow(Base):
