@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -57,7 +58,7 @@ class Inspections(Store):
                     inspected_at=at,
                 )
             )
-            told = {"scores": dict(found.scores), "flagged": list(found.flagged), "excluded": excluded}
+            told: dict[str, Any] = {"scores": dict(found.scores), "flagged": list(found.flagged), "excluded": excluded}
             unit.log("round.inspect", campaign, campaign=campaign, number=number, **told)
 
 
