@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import datetime
+from pathlib import Path
 
 from sqlalchemy import insert
 
@@ -56,8 +57,8 @@ class DataVerbs(Desk):
         with self._write() as session:
             if session.get(Dataset, name) is not None:
                 raise BractError(ALREADY_EXISTS, name)
-            if any(known.location == location for known in members.datasets(session)):
-                # the same people under a second name would have a second budget
+            if any(_same_files(known.location.path, location.path) for known in members.datasets(session)):
+                # the same people under a second name, or read in another shape, would have a second budget
                 raise BractError(ALREADY_EXISTS, "another data set has these files")
             values = {
                 "name": name,
@@ -167,3 +168,12 @@ class DataVerbs(Desk):
             if number is None:
                 raise BractError(UNKNOWN_SUBJECT)
             return proofs.prove_subject(session, self._keys, snapshot, number)
+
+
+def _same_files(one: str, other: str) -> bool:
+    """Whether two paths lead to one file or folder, by whatever links, or would if it were there."""
+    first, second = Path(one), Path(other)
+    try:
+        return first.resolve() == second.resolve() or (first.exists() and second.exists() and first.samefile(second))
+    except (OSError, RuntimeError, ValueError):  # a circle of links, a NUL: nothing can be read there
+        return one == other

@@ -2,6 +2,7 @@ import logging
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine, text
@@ -24,6 +25,7 @@ from bract.retention import RetentionRule
 from bract.signing import unseal
 from bract.update import Clearance
 from bract_client.registry.store import SiteRegistry
+from bract_client.sources.location import FilesLocation, TableLocation
 from bract_client.sources.record import Reason
 from tests.client.site_world import (
     HOUR,
@@ -289,6 +291,15 @@ def test_a_refusal_also_beats_a_permit_that_begins_later(registry: SiteRegistry,
 def test_the_same_files_under_a_second_name_get_no_second_budget(registry: SiteRegistry, table: Path) -> None:
     with refused(ALREADY_EXISTS):
         add_table(registry, table, "twice")
+    (table.parent / "soft").symlink_to(table)
+    (table.parent / "hard").hardlink_to(table)
+    (table.parent / "inside").mkdir()
+    terms: dict[str, Any] = {"subjects_floor": 1000, "epsilon_cap": 8.0, "delta": 1e-6, "at": T0}
+    for name in ("soft", "hard", "inside/../t.parquet"):
+        path = f"{table.parent}/{name}"
+        for location in (TableLocation("table", path, "adult"), FilesLocation("files", path)):
+            with refused(ALREADY_EXISTS):
+                registry.add_dataset("twice", location, retention=RetentionRule(), **terms)
 
 
 def test_an_imported_refusal_is_told_too(registry: SiteRegistry, table: Path, tmp_path: Path) -> None:
