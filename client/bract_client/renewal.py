@@ -3,7 +3,7 @@
 import logging
 from datetime import datetime, timedelta
 
-from bract.checks import certificate_file
+from bract.checks import certificate_file, guarded
 from bract.errors import BractError
 from bract.files import read_private
 from bract.identity import check_pair, load_certificate
@@ -31,7 +31,8 @@ class Renewal:
             self._take(at)
         if self._warned is None or at - self._warned >= _WARN_EVERY:
             self._warned = at
-            check = certificate_file("certificate", self._home.certificate_file, at, REMEDY)
+            file = self._home.certificate_file
+            check = guarded("certificate", lambda: certificate_file("certificate", file, at, REMEDY))
             if not check.ok:
                 log.warning("this site's certificate: %s; %s", check.detail, check.remedy)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from bract.checks import certificate_file
+from bract.checks import certificate_file, guarded
 from bract.errors import BractError
 from bract.files import read_private
 from bract.logs import start_logging
@@ -43,7 +43,7 @@ def main(argv: list[str]) -> int:
         key=read_private(home.server_key),
         certificate=home.server_file.read_bytes(),
         authority=home.authority(),
-        clock=lambda: datetime.now(UTC),
+        clock=now,
         limits=settings.limits,
     )
     server.start()
@@ -52,12 +52,17 @@ def main(argv: list[str]) -> int:
     return 0
 
 
+def now() -> datetime:
+    """The time, in UTC."""
+    return datetime.now(UTC)
+
+
 def _tend(home: HubHome, server: HubServer, sweep: Callable[[], None], stop: threading.Event) -> None:
     """Until told to stop: sweep, take up a renewed certificate, and warn before the one in use ends."""
     swept = warned = datetime.min.replace(tzinfo=UTC)
     shown = _stamp(home)
     while not stop.wait(_LOOK_EVERY_S):
-        at = datetime.now(UTC)
+        at = now()
         if at - swept >= _SWEEP_EVERY:
             swept = at
             sweep()
@@ -66,7 +71,9 @@ def _tend(home: HubHome, server: HubServer, sweep: Callable[[], None], stop: thr
             take_renewed(home, server)
         if at - warned >= _WARN_EVERY:
             warned = at
-            check = certificate_file("certificate", home.server_file, at, "`bract renew`")
+            check = guarded(
+                "certificate", lambda: certificate_file("certificate", home.server_file, now(), "`bract renew`")
+            )
             if not check.ok:
                 log.warning("the hub's certificate: %s; %s", check.detail, check.remedy)
 
@@ -86,8 +93,8 @@ def _stamp(home: HubHome) -> tuple[int, ...]:
 
 def _sweep(store: ArrayStore, registry: HubRegistry) -> None:
     try:
-        store.sweep(datetime.now(UTC) - _STALE)
-        registry.expire_reservations(datetime.now(UTC))
+        store.sweep(now() - _STALE)
+        registry.expire_reservations(now())
     except (BractError, OSError):
         log.exception("old uploads and reservations were not swept")
 

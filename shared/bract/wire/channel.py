@@ -33,6 +33,7 @@ _OPTIONS: list[tuple[str, Any]] = [
     ("grpc.optimization_target", "throughput"),
     ("grpc.http2.max_frame_size", 1 << 20),
     ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.ping_timeout_ms", 10_000),  # this, a minute by default, is what a ping really waits
 ]
 SERVER_OPTIONS: list[tuple[str, Any]] = [
     *_OPTIONS,
@@ -58,7 +59,8 @@ CLIENT_OPTIONS: list[tuple[str, Any]] = [
 
 def with_keepalive(options: list[tuple[str, Any]], every_s: float) -> list[tuple[str, Any]]:
     """The options with another time of silence before the other end is probed; it has a third of that to answer."""
-    changed = {"grpc.keepalive_time_ms": every_s * 1000, "grpc.keepalive_timeout_ms": every_s * 1000 / 3}
+    answer = ("grpc.keepalive_timeout_ms", "grpc.http2.ping_timeout_ms")
+    changed = {"grpc.keepalive_time_ms": every_s * 1000, **dict.fromkeys(answer, every_s * 1000 / 3)}
     return [(name, int(changed[name]) if name in changed else value) for name, value in options]
 
 
