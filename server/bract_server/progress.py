@@ -12,7 +12,7 @@ from bract.plan import CampaignPlan
 from bract.privacy.accounting import epsilon
 from bract.value import plain
 from bract_server.registry.store import HubRegistry
-from bract_server.registry.views import RoundReport
+from bract_server.registry.views import Inspection, RoundReport
 
 _COLOURS = {"committed": "green", "running": "cyan", "planned": "cyan", "aborted": "red"}
 
@@ -81,10 +81,19 @@ def line(report: RoundReport) -> str:
     missing = ", ".join(f"{site} ({code})" for site, code in sorted(report.missing.items()))
     took = "" if report.seconds is None else f" in {report.seconds:.1f} s, {report.bytes_moved / 1e6:.1f} MB"
     named = "" if report.version is None else f" → {report.version[:19]}"
+    suspected = ", ".join(_suspected(report))
     return (
         f"round {report.number} {report.state}{named}: {', '.join(report.participants) or 'nobody'}"
-        f"{f'; missing {missing}' if missing else ''}{took}"
+        f"{f'; missing {missing}' if missing else ''}{f'; {suspected}' if suspected else ''}{took}"
     )
+
+
+def _suspected(report: RoundReport) -> list[str]:
+    """The sites that the backdoor check suspects, with their scores, and whether their updates are left out."""
+    if report.inspection is None:
+        return []
+    outcome = "left out" if report.inspection.excluded else "kept"
+    return [f"{site} suspected ({report.inspection.scores[site]:.2f}, {outcome})" for site in report.inspection.flagged]
 
 
 def render(seen: Progress) -> Group:
@@ -97,7 +106,9 @@ def render(seen: Progress) -> Group:
         head.append(f" ({seen.reason})")
     rounds = Table("round", "state", "in", "missing", "encoder version", "MB", "seconds", title_justify="left")
     for report in seen.rounds:
-        missing = "\n".join(f"{site}: {code}" for site, code in sorted(report.missing.items()))
+        missing = "\n".join(
+            [*(f"{site}: {code}" for site, code in sorted(report.missing.items())), *_suspected(report)]
+        )
         rounds.add_row(
             str(report.number),
             Text(report.state, style=_COLOURS.get(report.state, "")),
@@ -124,7 +135,12 @@ def _round(report: RoundReport) -> dict[str, Any]:
         "version": report.version,
         "participants": list(report.participants),
         "missing": dict(report.missing),
+        "inspection": None if report.inspection is None else _inspection(report.inspection),
         "opened_at": report.opened_at.isoformat(),
         "seconds": report.seconds,
         "bytes": report.bytes_moved,
     }
+
+
+def _inspection(found: Inspection) -> dict[str, Any]:
+    return {"scores": dict(found.scores), "flagged": list(found.flagged), "excluded": found.excluded}
