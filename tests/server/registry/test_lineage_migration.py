@@ -1,4 +1,4 @@
-"""What an earlier hub recorded is there after the schema moves on, and after it moves back."""
+"""What an earlier hub recorded is there after the schema moves on, and after it moves back and on again."""
 
 # ruff: noqa: S608 - all words are this file's own
 
@@ -43,4 +43,8 @@ def test_edges_impacts_and_first_weights_move_along(database_url: str) -> None:
     with engine.connect() as connection:
         assert connection.scalar(text("SELECT version FROM withdrawal_impact")) == V
         assert [tuple(edge) for edge in connection.execute(text("SELECT * FROM lineage_edge"))] == [(2, 1, "used")]
+    migrate(engine, MIGRATIONS, "0004")
+    with engine.connect() as connection:
+        assert connection.scalar(text("SELECT count(*) FROM lineage_edge")) == 2
+        assert connection.scalar(text("SELECT ref FROM lineage_node WHERE kind = 'base-model'")) == W
     engine.dispose()

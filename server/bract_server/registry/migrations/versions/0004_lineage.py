@@ -159,7 +159,9 @@ def _first_weights() -> None:
     op.execute(
         "INSERT INTO lineage_node (id, kind, ref) "
         "SELECT (SELECT max(id) FROM lineage_node) + row_number() OVER (ORDER BY arrays), 'base-model', arrays "
-        "FROM (SELECT DISTINCT arrays FROM encoder_version WHERE parent IS NULL) first_ones"
+        "FROM (SELECT DISTINCT arrays FROM encoder_version WHERE parent IS NULL) first_ones "
+        # the way down keeps nodes
+        "WHERE arrays NOT IN (SELECT ref FROM lineage_node WHERE kind = 'base-model')"
     )
     op.execute(
         "INSERT INTO lineage_edge (src, dst, relation, role, late) "
