@@ -186,6 +186,11 @@ NOT_FINITE = _code(
 TOO_LARGE = _code(
     "too-large", "A message, array or norm is over its limit.", "Check the plan's limits; nothing was kept."
 )
+SUSPECTED = _code(
+    "suspected",
+    "On public records the site's encoder stands apart from the others'; its update was left out.",
+    "`bract campaign show` tells the score; ask the site what differs. It takes part in the next round.",
+)
 REPLAY = _code("replay", "The same contribution was sent before.", "Nothing to do; it counts once.")
 LATE = _code(
     "deadline",
