@@ -12,7 +12,8 @@
     card           the model has a card
     evaluation     an evaluation of this very model is told with it
     signature      the author's signature covers these weights, and the hub's what was registered
-    approvals      the policy's number of persons, over its offices, none of them the author; nobody rejected it
+    approvals      the policy's number of persons, over its offices, none of them the author, of the card as it stands;
+                   nobody rejected it
     witnesses      the policy's number of witnesses cosigned the log up to everything that the release rests on
 
 A criterion that fails names what is in its way. Some may be overridden by an office (`bract.release.MAY_OVERRIDE`).
@@ -232,21 +233,34 @@ def weights_of(session: Session, node: int, hub: Ed25519PublicKey) -> str | None
 
 def _approvals(case: _Case) -> _Found:
     session, policy = case.session, case.policy
-    approved, held, against = set[str](), set[str](), list[str]()
+    approved, held, against, early = set[str](), set[str](), list[str](), list[str]()
+    counted = {row.digest for row in counting(session, case.row)}
     for row in session.scalars(select(ApprovalRow).where(ApprovalRow.release == case.row.digest)):
         person = session.get_one(PersonRow, row.person)
         unseal(Approval, parse_envelope(row.envelope), verify_key(person.key))
         if row.decision == "reject":
             against.append(person.name)
+        elif row.digest not in counted:
+            early.append(person.name)
         elif person.fingerprint != case.row.author:
             approved.add(person.name)
             held |= set(roles_of(session, row.person))
     missing = [f"{policy.required - len(approved)} more"] if len(approved) < policy.required else []
     missing += [str(role) for role in policy.roles if role not in held]
-    said = f"{len(approved)} of {policy.required} approve" + (
-        f"; rejected by {', '.join(sorted(against))}" if against else ""
-    )
+    said = f"{len(approved)} of {policy.required} approve"
+    said += f"; rejected by {', '.join(sorted(against))}" if against else ""
+    said += f"; {', '.join(sorted(early))} approved another card: propose the release anew" if early else ""
     return (*sorted(against), *missing), said
+
+
+def counting(session: Session, row: ReleaseRow) -> list[ApprovalRow]:
+    """The approvals of a release that were given with the model's card as it stands, by digest."""
+    c = LOG.entry.c
+    cards = select(CardRow.digest).where(CardRow.node_id == row.target_id)
+    carded = session.scalar(select(func.max(c.seq)).where(c.kind == "card.add", c.about.in_(cards))) or 0
+    given = select(c.about).where(c.kind == "approval.take", c.seq > carded)
+    wanted = select(ApprovalRow).where(ApprovalRow.release == row.digest, ApprovalRow.decision == "approve")
+    return list(session.scalars(wanted.where(ApprovalRow.digest.in_(given)).order_by(ApprovalRow.digest)))
 
 
 def _witnesses(case: _Case) -> _Found:

@@ -17,7 +17,7 @@ from bract.model import MODELS, NodeKind, Relation, Role
 from bract.release import Approval, PersonRole, Policy, Release, ReleaseProposal, Withdrawn
 from bract.signing import Envelope, parse_envelope
 from bract.value import decode
-from bract_server.registry.gate import examine, policy_of, weights_of
+from bract_server.registry.gate import counting, examine, policy_of, weights_of
 from bract_server.registry.impacts import extend
 from bract_server.registry.lineage import known, link, node
 from bract_server.registry.models import (
@@ -212,9 +212,6 @@ class Releases(Store):
 
 def _release(session: Session, row: ReleaseRow, report: GateReport, told: bytes) -> Release:
     proposal = decode(ReleaseProposal, parse_envelope(row.envelope).payload)
-    words = session.scalars(
-        select(ApprovalRow.digest).where(ApprovalRow.release == row.digest).order_by(ApprovalRow.digest)
-    )
     c = LOG.checkpoint.c
     point = session.execute(select(c.size, c.envelope).order_by(c.size.desc()).limit(1)).one()
     return Release(
@@ -223,7 +220,7 @@ def _release(session: Session, row: ReleaseRow, report: GateReport, told: bytes)
         weights=proposal.weights,
         channel=proposal.channel,
         report=digest(told),
-        approvals=tuple(Digest(word) for word in words),
+        approvals=tuple(Digest(word.digest) for word in counting(session, row)),
         overrides=tuple(one.digest for one in report.overrides),
         log_size=point.size,
         log_checkpoint=parse_envelope(point.envelope).name,

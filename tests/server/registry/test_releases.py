@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from bract.digest import Digest
 from bract.errors import ALREADY_EXISTS, GATE, MALFORMED, STATE, UNTRUSTED, BractError
-from bract.model import Signal
+from bract.model import ModelCard, Signal
 from bract.release import Criterion, PersonRole, Policy, Release, Remedy
 from bract.signing import unseal
 from bract.value import digest_value
@@ -144,6 +144,19 @@ def test_card_and_evaluation_are_of_this_very_model(studio: Studio, version: Dig
     release = studio.propose(version, judged)
     studio.approve("otto", release)
     assert failing(registry.gate("spring", LATER)) == {"card": (version,), "evaluation": (version,)}
+
+
+def test_an_approval_is_of_the_card_that_was_there(studio: Studio, version: Digest) -> None:
+    registry = studio.world.registry
+    release = ready(studio, version)
+    studio.approve("otto", release)
+    assert failing(registry.gate("spring", LATER)) == {}
+    registry.add_card(ModelCard(version, "# Fit for everything"), AT)
+    assert failing(registry.gate("spring", LATER)) == {"approvals": ("1 more",)}
+    studio.approve("dora", release)
+    value = unseal(Release, registry.publish("spring", LATER), registry.verify_key)
+    (view,) = registry.releases()
+    assert value.approvals == tuple(one.digest for one in view.approvals if one.by == "dora")
 
 
 @one_database
