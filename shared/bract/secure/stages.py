@@ -14,6 +14,7 @@ import base64
 import binascii
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field
@@ -153,7 +154,7 @@ class Roster:
         """The sites, sorted."""
         return tuple(sorted(self.adverts))
 
-    @property
+    @cached_property
     def digest(self) -> Digest:
         """What names this roster in this round: every secret derived from its keys is bound to it."""
         return digest_of([self.plan, [digest_value(self.adverts[name]) for name in self.names]])
