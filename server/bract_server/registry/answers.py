@@ -35,6 +35,7 @@ from bract.privacy.spec import Mechanism
 from bract.signing import Envelope, parse_envelope, unseal, verify_key
 from bract.update import Clearance, Refusal, Reservation
 from bract.value import decode
+from bract_server.lifecycle import ROUND, RoundMove, RoundState, TaskMove
 from bract_server.registry import ledger
 from bract_server.registry.campaigns import campaign_row, plan_of
 from bract_server.registry.models import (
@@ -47,7 +48,9 @@ from bract_server.registry.models import (
     RoundRow,
     SiteRow,
 )
+from bract_server.registry.quarantine import apart, check_free
 from bract_server.registry.sites import live_site
+from bract_server.registry.tasks import move
 from bract_server.registry.unit import Store, Unit
 from bract_server.registry.views import RoundAnswers
 
@@ -72,13 +75,15 @@ class Answers(Store):
 
         Raises:
             BractError: `unknown-site`, `untrusted`, `unknown-campaign`, `wrong-state`, `stale-clearance` (expired),
-                `no-clearance` (another data set, purpose or rule, or too long a life).
+                `no-clearance` (another data set, purpose or rule, or too long a life), `quarantined`.
         """
         with self.writing(at) as unit:
             value = _signed_by(unit.session, site, Clearance, envelope)
             if _given_before(unit.session, ClearanceRow, value, envelope.name):
                 return
             row, plan = _planned_round(unit.session, value)
+            check_free(unit.session, site)
+            move(unit.session, row, site, TaskMove.CLEAR)
             _check_clearance(value, plan, at)
             unit.session.add(
                 ClearanceRow(
@@ -99,13 +104,15 @@ class Answers(Store):
         Raises:
             BractError: `unknown-site`, `untrusted`, `unknown-campaign`, `wrong-state`, `budget-exhausted` (over the
                 site's cap, by its word or the hub's account), `overspend` (looser than the plan), `no-reservation`
-                (another data set, or expired).
+                (another data set, or expired), `quarantined`.
         """
         with self.writing(at) as unit:
             value = _signed_by(unit.session, site, Reservation, envelope)
             if _given_before(unit.session, ReservationRow, value, envelope.name):
                 return
             row, plan = _planned_round(unit.session, value)
+            check_free(unit.session, site)
+            move(unit.session, row, site, TaskMove.RESERVE)
             _check_reservation(value, plan, at)
             ledger.reserve(unit, row.id, value, envelope)
             unit.log("reservation.take", envelope.name, site, campaign=value.campaign, number=value.number)
@@ -121,6 +128,7 @@ class Answers(Store):
             if _given_before(unit.session, RefusalRow, value, envelope.name):
                 return
             row, _ = _planned_round(unit.session, value)
+            move(unit.session, row, site, TaskMove.REFUSE)
             if value.code not in CODES:
                 raise BractError(MALFORMED, "code: not one that a refusal may have")
             unit.session.add(
@@ -150,6 +158,8 @@ class Answers(Store):
             .order_by(RoundRow.id)
         )
         with self.seeing() as session:
+            if site in apart(session):
+                return []
             return [(proposal, envelope) for proposal, envelope in session.execute(wanted)]
 
     def answers(self, campaign: Digest, number: int, at: datetime) -> RoundAnswers:
@@ -225,6 +235,7 @@ def _place(session: Session, round_id: int, site: str, at: datetime) -> Place | 
     site_row = session.get(SiteRow, site)
     if site_row is None or site_row.revoked_at is not None:
         raise BractError(UNKNOWN_SITE, site)
+    check_free(session, site)
     refusal = session.scalar(select(RefusalRow).where(RefusalRow.round_id == round_id, RefusalRow.site == site))
     if refusal is not None:
         raise BractError(refusal.code, site)
@@ -271,8 +282,7 @@ def _given_before(
 def _planned_round(session: Session, value: Clearance | Reservation | Refusal) -> tuple[RoundRow, CampaignPlan]:
     """The proposed round that an answer is for, and its campaign's plan (rule 2)."""
     row = round_row(session, value.campaign, value.number)
-    if row.state != "planned":
-        raise BractError(STATE, f"round {value.number} is {row.state}")
+    ROUND.after(RoundState(row.state), RoundMove.OPEN, value.number)
     plan = plan_of(campaign_row(session, value.campaign))
     if value.site not in {site.name for site in plan.sites}:
         raise BractError(STATE, f"the plan does not name {value.site}")

@@ -24,6 +24,7 @@ from bract.receipt import EncoderVersion
 from bract.signing import Envelope, parse_envelope, unseal, verify_key
 from bract.update import Contribution
 from bract.value import decode
+from bract_server.lifecycle import ROUND, RoundMove, RoundState, TaskMove
 from bract_server.registry import ledger
 from bract_server.registry.answers import place_rows, round_row, within
 from bract_server.registry.campaigns import campaign_row, plan_of
@@ -38,14 +39,16 @@ from bract_server.registry.models import (
     RoundRow,
     VersionRow,
 )
+from bract_server.registry.quarantine import check_free, judge
 from bract_server.registry.sites import live_site
+from bract_server.registry.tasks import move
 from bract_server.registry.unit import Store
-from bract_server.registry.views import Accepted
+from bract_server.registry.views import Accepted, Patience
 
 HEADER_ROOM = 64 << 10
 """Bytes that an update may have beyond the encoder's arrays: another header."""
 
-OPEN = ("planned", "running")
+OPEN = (RoundState.PLANNED, RoundState.RUNNING)
 
 
 class Rounds(Store):
@@ -71,7 +74,7 @@ class Rounds(Store):
                     number=proposal.number,
                     proposal=envelope.to_json(),
                     proposed_at=at,
-                    state="planned",
+                    state=RoundState.PLANNED,
                 )
             )
             unit.log("round.propose", envelope.name, campaign=campaign, number=proposal.number)
@@ -88,8 +91,9 @@ class Rounds(Store):
         with self.writing(at) as unit:
             row = round_row(unit.session, plan.campaign, plan.number)
             campaign = plan_of(_running_campaign(unit.session, plan.campaign))
-            if row.state != "planned" or plan.deadline <= at:
-                raise BractError(STATE, f"round {plan.number} is {row.state}, or its deadline is over")
+            state = ROUND.after(RoundState(row.state), RoundMove.OPEN, plan.number)
+            if plan.deadline <= at:
+                raise BractError(STATE, f"the deadline of round {plan.number} is over")
             sites = [place.site for place in plan.cohort]
             if len(set(sites)) != len(sites) or not set(sites) <= {site.name for site in campaign.sites}:
                 raise BractError(MALFORMED, "cohort: a site twice, or one that the campaign does not name")
@@ -114,7 +118,7 @@ class Rounds(Store):
                 unit.session.add(
                     ParticipantRow(round_id=row.id, site=site, clearance_id=clearance.id, reservation_id=reservation.id)
                 )
-            row.state = "running"
+            row.state = state
             unit.log("round.open", envelope.name, campaign=plan.campaign, number=plan.number, sites=sites)
         return envelope
 
@@ -131,16 +135,18 @@ class Rounds(Store):
             BractError: `unknown-site`, `untrusted` (signature, site, plan, clearance or reservation is not the
                 round's), `wrong-state` (the round is not running), `stale-clearance` (revoked by a withdrawal since),
                 `overspend` (more than reserved), `no-reservation` (expired or given back), `replay` (the site is in the
-                round already).
+                round already), `quarantined`.
         """
         with self.writing(at) as unit:
             value = unseal(Contribution, envelope, verify_key(live_site(unit.session, site).verify_key))
+            check_free(unit.session, site)
             row, reservation = _check_account(unit.session, value, site)
             already = select(ContributionRow.id).where(
                 ContributionRow.round_id == row.id, ContributionRow.site == site, ContributionRow.accepted
             )
             if unit.session.scalar(already) is not None:
                 raise BractError(REPLAY, site)
+            move(unit.session, row, site, TaskMove.ACCEPT)
             ledger.commit(unit, reservation, envelope.name, value.spent)
             unit.session.add(
                 ContributionRow(
@@ -156,9 +162,16 @@ class Rounds(Store):
             unit.log("contribution.accept", envelope.name, site, plan=value.plan, update=value.update)
 
     def reject(
-        self, site: str, campaign: Digest, number: int, code: str, contribution: Digest | None, at: datetime
+        self,
+        site: str,
+        campaign: Digest,
+        number: int,
+        code: str,
+        contribution: Digest | None,
+        at: datetime,
+        patience: Patience = Patience(),  # noqa: B008 - a frozen value
     ) -> None:
-        """Keep that a contribution was refused and why; its digest too, if it could be read.
+        """Keep that a contribution was refused and why; its digest too, if it could be read. It may end the patience.
 
         Raises:
             BractError: `unknown-campaign`; `wrong-state` when the site has no place in that round.
@@ -167,6 +180,7 @@ class Rounds(Store):
             row = round_row(unit.session, campaign, number)
             if unit.session.get(ParticipantRow, (row.id, site)) is None:
                 raise BractError(STATE, f"{site} has no place in round {number}")
+            move(unit.session, row, site, TaskMove.REJECT)
             unit.session.add(
                 ContributionRow(
                     round_id=row.id, site=site, accepted=False, code=code, digest=contribution, received_at=at
@@ -174,6 +188,7 @@ class Rounds(Store):
             )
             about = contribution or campaign
             unit.log("contribution.reject", about, site, campaign=campaign, number=number, code=code)
+            judge(unit, site, patience)
 
     def updates(self, campaign: Digest, number: int) -> tuple[Digest, ...]:
         """The updates of everything that was sent in a round, whatever became of it: what is to be deleted after it."""

@@ -8,6 +8,7 @@ from bract_server.registry.inspections import Inspections
 from bract_server.registry.ledger import Ledger
 from bract_server.registry.nodes import Nodes
 from bract_server.registry.persons import Persons
+from bract_server.registry.quarantine import Quarantines
 from bract_server.registry.releases import Releases
 from bract_server.registry.retention import RetentionVerbs
 from bract_server.registry.rounds import Rounds
@@ -46,6 +47,7 @@ class HubRegistry(
     Sites,
     Campaigns,
     Runs,
+    Quarantines,
     Answers,
     Ledger,
     Rounds,

@@ -7,10 +7,12 @@ from sqlalchemy import exists, func, select
 from sqlalchemy.orm import Session
 
 from bract.digest import Digest
-from bract.errors import LATE, MALFORMED, QUORUM, STALE_CLEARANCE, STATE, BractError
+from bract.errors import LATE, MALFORMED, QUORUM, STALE_CLEARANCE, BractError
 from bract.model import NodeKind, Relation, Role
 from bract.receipt import EncoderVersion, RoundReceipt
 from bract.value import decode
+from bract_server import lifecycle
+from bract_server.lifecycle import RoundMove, RoundState
 from bract_server.registry.answers import round_row
 from bract_server.registry.campaigns import campaign_row, plan_of
 from bract_server.registry.impacts import extend
@@ -74,8 +76,8 @@ class Versions(Store):
         with self.writing(at) as unit:
             row = round_row(unit.session, campaign, number)
             plan = unit.session.get(RoundPlanRow, row.id)
-            if row.state != "running" or plan is None:
-                raise BractError(STATE, f"round {number} is {row.state}")
+            lifecycle.ROUND.after(RoundState(row.state), RoundMove.COMMIT, number)
+            assert plan is not None  # noqa: S101 - a running round has one
             inside = included(unit.session, row.id)
             _check_version(version, plan, row, inside, shares)
             if len(inside) < plan_of(campaign_row(unit.session, campaign)).quorum:
@@ -95,8 +97,6 @@ class Versions(Store):
         """
         with self.writing(at) as unit:
             row = round_row(unit.session, campaign, number)
-            if row.state not in OPEN:
-                raise BractError(STATE, f"round {number} is {row.state}")
             _close(unit, row, None, _missing(unit.session, row, set(), missing), 0)
 
     def latest_version(self, campaign: Digest) -> Version:
@@ -179,7 +179,6 @@ class Versions(Store):
             wanted = select(exists().where(VersionRow.arrays == array) | update | state)
             return bool(session.scalar(wanted))
 
-
     def oldest_open(self) -> datetime | None:
         """When the oldest round that is not closed was proposed, of whatever campaign."""
         with self.seeing() as session:
@@ -258,7 +257,9 @@ def _close(unit: Unit, row: RoundRow, version: Digest | None, missing: dict[str,
     unit.session.add(
         OutcomeRow(round_id=row.id, version=version, missing=missing, bytes_moved=bytes_moved, closed_at=unit.at)
     )
-    row.state = "committed" if version else "aborted"
+    row.state = lifecycle.ROUND.after(
+        RoundState(row.state), RoundMove.COMMIT if version else RoundMove.ABORT, row.number
+    )
     verb = "round.commit" if version else "round.abort"
     unit.log(verb, version or row.campaign, campaign=row.campaign, number=row.number, missing=missing)
 
