@@ -21,7 +21,7 @@ from bract.encoders.weights import put_arrays
 from bract.objectives.build import build
 from bract.objectives.public_records import public_records
 from bract.plan import CampaignPlan
-from bract.samples import SAMPLE_SEED, adult_parts
+from bract.samples import SAMPLE_SEED, adult_spare
 
 Embeddings = NDArray[np.float64]
 """(n, r, dim): of each of n sites' encoders, the features of r public records."""
@@ -86,4 +86,4 @@ def _cuts(encoder: ViTSpec) -> Tensor:
 
 @lru_cache(1)
 def _persons() -> NDArray[np.float32]:
-    return adult_parts(1, SAMPLE_SEED).pool.inputs[:RECORDS].copy()
+    return adult_spare(RECORDS, SAMPLE_SEED)

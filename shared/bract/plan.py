@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AwareDatetime, Field
 
-from bract.aggregation import WEIGHTED, Aggregation, DeclaredMean
+from bract.aggregation import LEAST_SITES, WEIGHTED, Aggregation, DeclaredMean, Inspection
 from bract.consent import Purpose
 from bract.digest import Digest
 from bract.encoders.spec import EncoderSpec
@@ -61,6 +61,7 @@ class CampaignPlan:
         grace_s: seconds the others wait for the rest once the quorum has answered.
         max_update_norm: L2 norm above which an update is refused.
         aggregation: the rule that makes one update of the sites'.
+        inspection: whether a site whose encoder stands apart on public records is told of, or its update left out, too.
         secure: the hub learns the sum of the updates and none of them; without it, it sees each noised update.
         seeded_test: only for tests on made-up people: sites train with this seed's foreseeable sampling and noise, so that a
             run can be repeated to the bit. What comes of it has no DP guarantee and can never be released.
@@ -80,6 +81,7 @@ class CampaignPlan:
     local: LocalOptimizer = LocalOptimizer()
     server: ServerOptimizer = ServerOptimizer()
     aggregation: Aggregation = field(default_factory=DeclaredMean)
+    inspection: Inspection = "none"
     max_update_norm: Annotated[float, Field(gt=0, le=1e12)] = 1e4
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     seeded_test: Annotated[int, Field(ge=0, lt=2**31)] | None = None
@@ -105,7 +107,9 @@ class CampaignPlan:
         if self.secure is not None:
             self.secure.check(len(names), self.quorum)
             if not isinstance(self.aggregation, DeclaredMean):
-                raise BractError(MALFORMED, f"aggregation: {self.aggregation.kind} needs every update, secure hides them")
+                raise BractError(
+                    MALFORMED, f"aggregation: {self.aggregation.kind} needs every update, secure hides them"
+                )
         self._check_aggregation()
         return self
 
@@ -116,6 +120,10 @@ class CampaignPlan:
             raise BractError(MALFORMED, f"quorum: {rule.kind} as it is asked for needs {rule.least_sites} sites")
         if not isinstance(rule, WEIGHTED) and len({site.weight for site in self.sites}) > 1:
             raise BractError(MALFORMED, f"sites: under {rule.kind} each has one voice; leave their weights alike")
+        if self.inspection != "none" and (self.quorum < LEAST_SITES or self.secure is not None):
+            raise BractError(
+                MALFORMED, f"inspection: it compares the updates of {LEAST_SITES} sites, and none may be hidden"
+            )
 
     def _check_delta(self) -> None:
         for site in self.sites:

@@ -93,12 +93,7 @@ def adult_parts(n_sites: int, seed: int, concentration: float = 2.0) -> Parts:
     Each site draws its taste for the 14 occupations from a Dirichlet of the given concentration [as Hsu et al. 2019,
     1909.06335].
     """
-    import pyarrow.parquet  # noqa: PLC0415  (an extra)
-
-    with resources.as_file(resources.files("bract") / "data" / "adult.parquet") as path:
-        table = pyarrow.parquet.read_table(path)
-    columns = {name: table[name].to_numpy() for name in table.column_names}
-    public = schema("adult")
+    public, columns = schema("adult"), _adult_columns()
     labels = np.searchsorted(np.array(public.labels), columns[public.label].astype(str)).astype(np.int64)
     inputs = encode_rows(public, columns)
     people = np.arange(len(labels))
@@ -108,6 +103,13 @@ def adult_parts(n_sites: int, seed: int, concentration: float = 2.0) -> Parts:
     columns = {name: values for name, values in columns.items() if name != public.label}
     sites = tuple(_part("adult", people[where == 0][owners == site], columns, people, rng) for site in range(n_sites))
     return Parts(sites, *(Labelled(inputs[where == place], labels[where == place]) for place in (1, 2)))
+
+
+def adult_spare(count: int, seed: int) -> NDArray[np.float32]:
+    """Encoder inputs (count, D) of the first persons of the pool: at no site of `adult_parts` with this seed."""
+    public, columns = schema("adult"), _adult_columns()
+    chosen = np.flatnonzero(_split(np.arange(len(columns[public.label])), seed) == 1)[:count]
+    return encode_rows(public, {name: values[chosen] for name, values in columns.items()})
 
 
 def digits_parts(n_sites: int, seed: int, concentration: float = 2.0) -> Parts:
@@ -173,6 +175,14 @@ def write_images(folder: Path, part: Part) -> None:
             rows.append((record, part.subject_ids[position], part.collected_at[position], purposes, file))
         _write_csv(temporary / "manifest.csv", head, rows)
         _write_consent(temporary, part)
+
+
+def _adult_columns() -> dict[str, NDArray[Any]]:
+    import pyarrow.parquet  # noqa: PLC0415  (an extra)
+
+    with resources.as_file(resources.files("bract") / "data" / "adult.parquet") as path:
+        table = pyarrow.parquet.read_table(path)
+    return {name: table[name].to_numpy() for name in table.column_names}
 
 
 def _image_parts(

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from bract.aggregation import LEAST_SITES, CentredClipping, DeclaredMean, Median, MultiKrum, TrimmedMean
 from bract.errors import MALFORMED, BractError
 from bract.plan import CampaignPlan, SitePlan
+from bract.secure.spec import SecureSpec
 from bract.value import decode, encode, plain
 from tests.federation import small_plan
 
@@ -70,3 +71,13 @@ def test_a_rule_that_is_none_or_is_not_whole_is_refused(wrong: dict[str, object]
     with pytest.raises(BractError) as caught:
         decode(CampaignPlan, plain_plan() | {"aggregation": wrong})
     assert caught.value.code == MALFORMED
+
+
+def test_an_inspection_needs_sites_enough_and_updates_that_can_be_seen() -> None:
+    plan = small_plan(sites=FEW[:6], quorum=LEAST_SITES, inspection="exclude")
+    assert decode(CampaignPlan, encode(plan)).inspection == "exclude"
+    fewer, hidden = {"quorum": LEAST_SITES - 1}, {"secure": SecureSpec(threshold=4, clip=1.0)}
+    for change in (fewer, hidden):
+        with pytest.raises(BractError, match="inspection") as caught:
+            dataclasses.replace(plan, **change).check()
+        assert caught.value.code == MALFORMED

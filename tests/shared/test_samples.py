@@ -13,7 +13,7 @@ from PIL import Image
 
 from bract.consent import ConsentEvent, Decision, Purpose, Verdict, resolve
 from bract.errors import ALREADY_EXISTS, MALFORMED, BractError
-from bract.samples import Parts, adult_parts, digits_parts, mnist_parts, write_images, write_table
+from bract.samples import Parts, adult_parts, adult_spare, digits_parts, mnist_parts, write_images, write_table
 from bract.tables import encode_rows, schema
 from bract.value import utc
 
@@ -44,6 +44,10 @@ def test_the_split_has_the_promised_sizes(adult: Parts) -> None:
     assert len(adult.pool.labels) == pytest.approx(5_020, abs=150)
     assert len(adult.test.labels) == pytest.approx(6_195, abs=150)
     assert adult.test.labels.mean() == pytest.approx(0.248, abs=0.02)
+
+
+def test_the_spare_persons_are_of_the_pool(adult: Parts) -> None:
+    assert np.array_equal(adult_spare(50, 0), adult.pool.inputs[:50])
 
 
 def test_the_same_seed_gives_the_same_sites_and_another_one_others(digits: Parts) -> None:
