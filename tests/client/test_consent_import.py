@@ -237,6 +237,25 @@ def test_a_fhir_consent_is_followed_through_its_life(registry: SiteRegistry, tmp
     registry.verify_log()
 
 
+def test_an_older_version_that_comes_late_brings_nobody_back(registry: SiteRegistry, tmp_path: Path) -> None:
+    path, early, late = (
+        tmp_path / "c.ndjson",
+        {"lastUpdated": "2026-01-10T00:00:00Z"},
+        {"lastUpdated": "2026-05-01T00:00:00Z"},
+    )
+    refusal = {"type": "deny", "purpose": [{"system": "urn:bract:purpose", "code": "evaluation"}]}
+    versions: tuple[dict[str, Any], ...] = ({"provision": refusal}, {"status": "inactive"})
+    for number, newest in enumerate(versions, start=1):
+        person, name = f"P-{number}", f"c{number}"
+        assert taken(registry, fhir(path, consent(person, name, meta=late, **newest)), 1) == (1, 0, [])
+        for meta in (early, {"versionId": "1"}):
+            assert taken(registry, fhir(path, consent(person, name, meta=meta)), 2) == (0, 0, [Reason.REPLACED])
+        assert verdict(registry, person, 300) is not Verdict.ADMITTED
+        after = (T0 + timedelta(days=200)).isoformat()
+        assert taken(registry, fhir(path, consent(person, name, meta={"lastUpdated": after})), 300) == (1, 0, [])
+        assert verdict(registry, person, 300) is Verdict.ADMITTED
+
+
 def test_the_samples_go_in_once(registry: SiteRegistry) -> None:
     assert taken(registry, SAMPLES / "r5.json") == (3, 0, [])
     assert taken(registry, SAMPLES / "r5.json", 1) == (0, 3, [])

@@ -4,7 +4,7 @@ The events of a line are named `BASE.GENERATION.PLACE`: each time the line says 
 generation and place are 0, so that all of them are found by looking for the next one.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -14,6 +14,7 @@ from bract.consent import REFUSALS, ConsentEvent, Decision, Evidence, ends
 from bract_client.registry import conditions, decisions
 from bract_client.registry.decisions import KnownEvent
 from bract_client.sources.record import Reason
+from bract_client.sources.statement import Statement
 
 Content = tuple[object, ...]
 
@@ -90,21 +91,19 @@ def pasts(session: Session, form: str, bases: Iterable[str]) -> dict[str, Past]:
     return {base: Past(tuple(sorted(said, key=lambda one: one.known.seq))) for base, said in found.items()}
 
 
-def changes(
-    past: Past, subject_no: int, events: Sequence[ConsentEvent], evidence: Evidence, at: datetime
-) -> list[tuple[int, ConsentEvent]] | Reason:
+def changes(past: Past, subject_no: int, line: Statement, at: datetime) -> list[tuple[int, ConsentEvent]] | Reason:
     """What to record when a line says something else than before (rules in `imports`), or why that is not done.
 
     Args:
         past: what it said before.
         subject_no: whom it is about now.
-        events: what it says now; none if what it said was an error.
-        evidence: what shows that.
+        line: what it says now; no events if what it said was an error.
         at: now.
 
     Returns:
         Pairs of a subject's number and an event.
     """
+    events, evidence = line.events, line.evidence
     now = {content(subject_no, event): event for event in events}
     if any(event.decision is Decision.PERMIT for event in events) and frozenset(now) in past.generations:
         return Reason.REPLACED
@@ -116,6 +115,10 @@ def changes(
     shown = evidence.digest is not None or any(event.evidence.digest is not None for event in events)
     if not shown and any(_lost(one, subject_no, events) for one in wrong):
         return Reason.REFUSAL_STANDS
+    if line.ordered and events:
+        wider = [one for one in wrong if _lost(one, subject_no, events) or _lengthened(one, events)]
+        if any(line.changed is None or line.changed <= one.known.recorded_at for one in wider):
+            return Reason.REPLACED
     said: list[tuple[int, ConsentEvent]] = []
     for event in now.values():
         fits = next((one for one in wrong if one.subject_no == subject_no), None)
@@ -146,6 +149,19 @@ def _lost(one: Said, subject_no: int, events: Iterable[ConsentEvent]) -> bool:
         one.subject_no == subject_no
         and any(
             event.decision in enough and _same(event, old) and event.valid_from <= old.valid_from for event in events
+        )
+    )
+
+
+def _lengthened(one: Said, events: Iterable[ConsentEvent]) -> bool:
+    """Whether it is a permit with an end that is now said without one, or with a later one."""
+    old, end = one.known.event, ends(one.known.event)
+    return (
+        old.decision is Decision.PERMIT
+        and end is not None
+        and any(
+            event.decision is Decision.PERMIT and _same(event, old) and ((until := ends(event)) is None or until > end)
+            for event in events
         )
     )
 

@@ -4,7 +4,9 @@ A line that its source names (a reference) is found again by that name. Says the
     1. A decision that begins later than what it said about the same purpose is a new one; the old one counts until then.
     2. Otherwise what it said was an error, and what it says now takes its place; of a refusal only with evidence.
     3. A permit that the name has said before, and replaced since, is set aside: an old file brings nobody back.
-    4. Says it something that cannot be read, what it said before stays; if that permits, the report names the line, as
+    4. Where the source keeps versions (FHIR), a permit takes the place of a refusal, or lasts longer than before, only by a
+       version that was made after we recorded what it replaces: any other may be the older one of the two.
+    5. Says it something that cannot be read, what it said before stays; if that permits, the report names the line, as
        somebody has to look.
 A line without a name is known by what it says.
 """
@@ -158,7 +160,7 @@ class ImportVerbs(ConsentVerbs):
             elif tally.again(base):
                 tally.aside([Unreadable(line.line, Reason.SAID_TWICE)])
                 tally.doubt([line.line] if past.permits else [])
-            elif isinstance(changed := changes(past, number, line.events, line.evidence, at), Reason):
+            elif isinstance(changed := changes(past, number, line, at), Reason):
                 tally.aside([Unreadable(line.line, changed)])
             else:
                 here[base] = now

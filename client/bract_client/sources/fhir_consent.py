@@ -8,7 +8,7 @@ draft, proposed, rejected or unknown one is not in force and is set aside.
 import base64
 import json
 from collections.abc import Iterator, Mapping
-from datetime import tzinfo
+from datetime import datetime, tzinfo
 from hashlib import sha1
 from typing import Any
 
@@ -71,7 +71,12 @@ class ConsentReader:
         said = events(root, window, About(self._mapping.dataset, evidence))
         if not said and (status == "active" or reference is None):
             raise BadLine(Reason.NO_PURPOSE)
-        return Statement(number, person, said, reference, evidence)
+        return Statement(number, person, said, reference, evidence, ordered=True, changed=self._changed(resource))
+
+    def _changed(self, resource: Json) -> datetime | None:
+        """When the server made this version, at the earliest."""
+        told = (resource.get("meta") or {}).get("lastUpdated")
+        return None if told is None else fhir_time(told, self._zone, Edge.POINT).first
 
     def _window(self, resource: Json, root: Provision, *, inactive: bool) -> Window:
         """From the period's begin, or when somebody decided; an inactive one permits until its last change."""

@@ -21,6 +21,8 @@ class Statement:
         reference: the source's own name for it. The same name with other events replaces what it said before. None: it
             is known by its content.
         evidence: what shows an error, where there are no events.
+        ordered: whether the source keeps versions, so that an older one may come after a newer one.
+        changed: when the source made this version, where it says so.
     """
 
     line: int
@@ -28,6 +30,8 @@ class Statement:
     events: tuple[ConsentEvent, ...]
     reference: str | None = field(default=None, repr=False)
     evidence: Evidence = field(default=Evidence())
+    ordered: bool = False
+    changed: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
