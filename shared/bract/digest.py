@@ -7,17 +7,25 @@ import hashlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NewType
 
 import rfc8785
+from pydantic_core import core_schema
 
 from bract.errors import MALFORMED, BractError
 
-Digest = NewType("Digest", str)
-"""`sha256:` and 64 lower-case hexadecimal digits."""
-
 _FORM = re.compile(r"sha256:[0-9a-f]{64}")
 _BLOCK = 1 << 20
+
+
+class Digest(str):
+    """`sha256:` and 64 lower-case hexadecimal digits; a value that is decoded with anything else in its place is refused."""
+
+    __slots__ = ()
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, _source: object, _handler: object) -> core_schema.CoreSchema:
+        """How a value's field of this type is checked."""
+        return core_schema.str_schema(pattern=f"^{_FORM.pattern}$")
 
 
 def canonical(value: object) -> bytes:

@@ -113,7 +113,7 @@ class WithdrawalNotice:
     """
 
     site: Name
-    notice: str
+    notice: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,64}$")]
     snapshots: tuple[Digest, ...]
     noticed_at: AwareDatetime
 
