@@ -70,7 +70,7 @@ def _reserved(session: Session, known: datetime) -> dict[str, list[tuple[datetim
     opened: dict[str, tuple[str, datetime, Mechanism]] = {}
     for entry, name in session.execute(wanted):
         last[name] = entry.state
-        if name not in opened:
+        if entry.state == "reserved":  # what ended it may say less, or be dated before it by a clock that was set back
             opened[name] = (entry.dataset, entry.at, decode(Mechanism, entry.mechanism))
     found: dict[str, list[tuple[datetime, Mechanism, str, bool]]] = defaultdict(list)
     for name, (dataset, at, mechanism) in opened.items():

@@ -120,12 +120,14 @@ class Ledger(Store):
             deltas = {(row.site, row.dataset, row.unit): row.delta for row in session.scalars(select(AccountRow))}
             for entry, digest, expires_at, campaign, number in session.execute(wanted):
                 key = (entry.site, entry.dataset, entry.unit)
+                if entry.state != RESERVED and entry.reservation_id not in found[key]:
+                    continue  # the clock was set back: by its word the end was known before the reservation
                 caps[key] = entry.cap_epsilon if entry.state == RESERVED else caps[key]
                 about = Digest(campaign), number, Digest(digest)
                 found[key][entry.reservation_id] = _charge(
                     entry, about, expires_at, found[key].get(entry.reservation_id)
                 )
-        return tuple(LedgerAccount(*key, caps[key], deltas[key], tuple(found[key].values())) for key in sorted(found))
+        return tuple(LedgerAccount(*key, caps[key], deltas[key], tuple(found[key].values())) for key in sorted(caps))
 
     def understated(self) -> tuple[Stated, ...]:
         """Reservations with which a site said that it had spent less than the hub had taken from it, this one included.

@@ -205,6 +205,17 @@ def test_accounts_are_told_as_they_stood(world: World, campaign: Digest) -> None
     assert world.registry.accounts(AT - HOUR) == ()
 
 
+def test_a_clock_that_was_set_back_ends_no_account_before_it_began(world: World, campaign: Digest) -> None:
+    number = world.registry.propose(campaign, AT).number
+    world.answer(campaign, number, "alder", "birch", at=AT + HOUR / 2)
+    places = world.registry.answers(campaign, number, AT).places
+    opened = world.registry.open_round(world.round_plan(campaign, number, places), AT)
+    world.registry.accept(world.contribution("alder", campaign, number, opened.name), "alder", AT)
+    assert world.registry.accounts(AT + HOUR / 4) == ()
+    (alder, _) = world.registry.accounts(AT + HOUR)
+    assert [(one.state, one.mechanism) for one in alder.charges] == [("committed", MECHANISM)]
+
+
 def test_a_year_is_told_alone_and_with_all_before_it(world: World, campaign: Digest) -> None:
     for year in (2026, 2027, 2027):
         number, at = next_round(world, campaign), datetime(year, 6, 1, tzinfo=UTC)
