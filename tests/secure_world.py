@@ -27,7 +27,8 @@ from bract_client.secure import Cover, SecureRound, join
 from bract_client.site import Site, Task
 from bract_server import secure
 from bract_server.arrays import ArrayStore
-from bract_server.rounds import Hub
+from bract_server.means import Hub
+from bract_server.unmask import Opened
 from tests.federation import NearGrid, small_plan
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -124,7 +125,7 @@ class HubBooks:
         number = sorted(self.members).index(name)
         return type("Known", (), {"node_fingerprint": node_fingerprint(NODE_KEYS[number])})
 
-    def reject(self, site: str, _campaign: str, _number: int, code: str, _named: object, _at: datetime) -> None:
+    def reject(self, site: str, _campaign: str, _number: int, code: str, *_: object) -> None:
         self.evidence.append((site, code))
 
 
@@ -143,9 +144,10 @@ class World:
         folder: Path,
         sites: int = 3,
         threshold: int | None = None,
-        number: int = 1,
         weights: tuple[float, ...] = (),
+        numbers: int = NUMBERS,
     ) -> None:
+        self.numbers = numbers
         self.folder, names = folder, [f"site-{n}" for n in range(sites)]
         self.spec = SecureSpec(threshold or sites // 2 + 1, clip=10.0)
         plans = tuple(
@@ -157,13 +159,13 @@ class World:
         self.hub_key = Ed25519PrivateKey.generate()
         self.members = {name: self._member(name, place) for place, name in enumerate(names)}
         self.books = HubBooks(self.members)
-        self.open(number)
+        self.open(1)
 
     def _member(self, name: str, place: int) -> Member:
         home, key = SiteHome(self.folder / name), Ed25519PrivateKey.generate()
         home.signing_key_file.parent.mkdir(parents=True, exist_ok=True)
         write_private(home.signing_key_file, private_pem(key))
-        values = np.random.default_rng(place).standard_normal(NUMBERS, np.float32) / np.float32(4)
+        values = np.random.default_rng(place).standard_normal(self.numbers, np.float32) / np.float32(4)
         member = Member(name, home, key, values)
         member.store = self.store
         return member
@@ -171,7 +173,7 @@ class World:
     def open(self, number: int) -> None:
         """Sign the next round's plan and have every member join it."""
         start = self.store.scratch / "start"
-        write_arrays(start, {"w": np.zeros(NUMBERS, np.float32)})
+        write_arrays(start, {"w": np.zeros(self.numbers, np.float32)})
         arrays = self.store.adopt(start)
         keys = tuple(SiteKey(m.name, key_text(m.key.public_key())) for m in self.members.values())
         self.plan = RoundPlan(
@@ -179,7 +181,7 @@ class World:
             number,
             digest(b"parent"),
             arrays,
-            200,
+            self.store.path(arrays).stat().st_size,
             tuple(Place(name, digest(b"c"), digest(b"r")) for name in self.members),
             AT,
             AT + timedelta(minutes=10),
@@ -199,7 +201,7 @@ class World:
         place = next(p for p in self.plan.cohort if p.site == member.name)
         return join(site, member.home, Task(self.campaign, plan or self.plan, sealed, place), AT)
 
-    def collect(self) -> secure.Opened:
+    def collect(self) -> Opened:
         """The hub's side of the round."""
         moments = iter(AT + timedelta(seconds=n) for n in range(100_000))
         registry: Any = self.books
@@ -216,10 +218,10 @@ class World:
         key = verify_key(next(key.verify_key for key in self.plan.keys if key.site == place.site))
         self.books.accepted[place.site] = unseal(Contribution, parse_envelope(signed), key).update
 
-    def mean(self, opened: secure.Opened) -> Array:
+    def mean(self, opened: Opened) -> Array:
         """The opened mean."""
         assert opened.mean is not None
-        return dict(read_arrays(opened.mean, {"w": (NUMBERS,)}))["w"]
+        return dict(read_arrays(opened.mean, {"w": (self.numbers,)}))["w"]
 
 
 def reworked(member: Member, cls: type[Any], change: Callable[[Any], Any]) -> Callable[[Payload], Payload]:

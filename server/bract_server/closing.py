@@ -7,19 +7,17 @@ from bract.arrays import ArraysFile, read_layout
 from bract.errors import STALE_CLEARANCE, STATE, SUSPECTED, BractError
 from bract.plan import RoundPlan
 from bract.receipt import EncoderVersion
-from bract_server import secure
 from bract_server.aggregate.updates import SiteUpdate, by_site
 from bract_server.checkpoint import write_version
 from bract_server.inspection import findings
 from bract_server.means import Hub
 from bract_server.registry.store import Campaign
+from bract_server.unmask import Opened
 
 log = logging.getLogger("bract.rounds")
 
 
-def close(
-    hub: Hub, campaign: Campaign, plan: RoundPlan, missing: dict[str, str], opened: secure.Opened | None = None
-) -> bool:
+def close(hub: Hub, campaign: Campaign, plan: RoundPlan, missing: dict[str, str], opened: Opened | None = None) -> bool:
     """Commit the round on quorum, else abort it; the updates' arrays are deleted either way.
 
     A withdrawal may end a clearance while the round is being closed; it is then closed again without that site. Out of a
@@ -34,9 +32,7 @@ def close(
     raise BractError(STALE_CLEARANCE)
 
 
-def _close_once(
-    hub: Hub, campaign: Campaign, plan: RoundPlan, missing: dict[str, str], opened: secure.Opened | None
-) -> bool:
+def _close_once(hub: Hub, campaign: Campaign, plan: RoundPlan, missing: dict[str, str], opened: Opened | None) -> bool:
     sent = hub.registry.updates(campaign.digest, plan.number)
     accepted = hub.registry.contributions(campaign.digest, plan.number)
     gone = {p.site for p in plan.cohort} - {c.site for c in accepted} - missing.keys()

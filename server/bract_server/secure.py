@@ -9,19 +9,16 @@ The hub keeps nothing between the stages. Taken up again, it asks again, and sit
 another set of sites answers than before, they refuse, and the round is aborted.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from bract import flower
-from bract.arrays import ArraysFile, Layout
-from bract.digest import Digest, digest_file
-from bract.errors import BAD_SHARE, CODES, LATE, QUORUM, SITE_FAILED, UNREACHABLE, UNTRUSTED, BractError
+from bract.digest import Digest
+from bract.errors import BAD_SHARE, CODES, LATE, QUORUM, SITE_FAILED, SUPERSEDED, UNREACHABLE, UNTRUSTED, BractError
 from bract.identity import node_fingerprint
 from bract.plan import Place, RoundPlan
 from bract.secure.shares import share_digest
@@ -45,12 +42,9 @@ from bract.secure.stages import (
 )
 from bract.signing import Envelope
 from bract.value import encode
-from bract_server.aggregate.updates import SiteUpdate
-from bract_server.unmask import Mean, opening
-
-if TYPE_CHECKING:
-    from bract_server.registry.store import Campaign
-    from bract_server.rounds import Hub
+from bract_server.means import Hub
+from bract_server.registry.store import Campaign
+from bract_server.unmask import Mean, Opened, opening
 
 Receive = Callable[[Place, flower.Reply], None]
 """Takes a site's masked contribution, as any other; raises what is wrong with it."""
@@ -59,41 +53,6 @@ _TTL_SLACK_S = 30.0
 _Said = TypeVar("_Said", Advert, Dealing, Agreement, Unmasking)
 
 log = logging.getLogger("bract.secure")
-
-
-@dataclass(frozen=True)
-class Opened:
-    """What came of a secure round.
-
-    Attributes:
-        missing: why sites are not in it, by code.
-        weights: of the sites that are in the mean.
-        mean: the file of their mean, float32; None when it could not be opened.
-    """
-
-    missing: Mapping[str, str]
-    weights: Mapping[str, float]
-    mean: Path | None
-
-    def holds(self, sites: Collection[str]) -> bool:
-        """Whether it is the mean of exactly these sites' updates."""
-        return self.mean is not None and set(sites) == set(self.weights)
-
-    def updates(self, layout: Layout) -> list[SiteUpdate]:
-        """The mean, as if one site had sent it."""
-        assert self.mean is not None  # noqa: S101 - `holds` was asked
-        return [SiteUpdate("", 1.0, digest_file(self.mean), ArraysFile(self.mean, layout))]
-
-    def remove(self) -> None:
-        """Delete the mean's file."""
-        if self.mean is not None:
-            self.mean.unlink(missing_ok=True)
-
-    @property
-    def shares(self) -> dict[str, float]:
-        """Each site's share in the mean."""
-        total = sum(self.weights.values())
-        return {site: weight / total for site, weight in self.weights.items()}
 
 
 def collect(hub: Hub, campaign: Campaign, sealed: Envelope, plan: RoundPlan, receive: Receive) -> Opened:
@@ -108,6 +67,7 @@ def collect(hub: Hub, campaign: Campaign, sealed: Envelope, plan: RoundPlan, rec
 
     Raises:
         Stopped: as `Hub.pause`.
+        BractError: `superseded`.
     """
     spec = campaign.plan.secure
     assert spec is not None  # noqa: S101 - as the caller promises
@@ -115,6 +75,8 @@ def collect(hub: Hub, campaign: Campaign, sealed: Envelope, plan: RoundPlan, rec
     try:
         weights, mean = stages.run(receive)
     except BractError as error:
+        if error.code == SUPERSEDED:
+            raise
         log.warning("round %d is not opened: %s", plan.number, error)
         weights, mean = {}, None
     return Opened(stages.missing, weights, mean)
@@ -230,7 +192,7 @@ class _Stages:
                 raise BractError(UNTRUSTED, "a site speaks for itself only")
         except BractError as error:
             hub, number = self.hub, self.plan.number
-            hub.registry.reject(place.site, self.campaign.digest, number, error.code, None, hub.now())
+            hub.registry.reject(place.site, self.campaign.digest, number, error.code, None, hub.now(), hub.patience)
             raise
         return value
 
@@ -248,6 +210,8 @@ class _Stages:
                     take(place, reply)
                     taken += 1
                 except BractError as error:
+                    if error.code == SUPERSEDED:
+                        raise
                     log.warning("round %d: %s is out at %s: %s", self.plan.number, place.site, stage, error.code)
                     self.missing[place.site] = error.code
             now = self.hub.now()

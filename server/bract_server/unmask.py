@@ -1,12 +1,12 @@
 """From masked updates and shares to their mean: what takes the masks off the sum, and off nothing smaller."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bract.arrays import Array, count_of, read_layout, write_blocks
-from bract.digest import Digest, digest
+from bract.arrays import Array, ArraysFile, Layout, count_of, read_layout, write_blocks
+from bract.digest import Digest, digest, digest_file
 from bract.errors import BAD_SHARE, BAD_SUM, BractError
 from bract.plan import CampaignPlan, RoundPlan
 from bract.secure.agreement import private_key, public_text
@@ -15,9 +15,45 @@ from bract.secure.ring import Words, norm, read_words, real, scale
 from bract.secure.shares import combine
 from bract.secure.spec import SecureSpec
 from bract.secure.stages import Dealing, Revealed, Roster, Unmasking, share_bytes
+from bract_server.aggregate.updates import SiteUpdate
 from bract_server.arrays import ArrayStore
 
 _SLACK = 1 + 1e-6
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What came of a secure round.
+
+    Attributes:
+        missing: why sites are not in it, by code.
+        weights: of the sites that are in the mean.
+        mean: the file of their mean, float32; None when it could not be opened.
+    """
+
+    missing: Mapping[str, str]
+    weights: Mapping[str, float]
+    mean: Path | None
+
+    def holds(self, sites: Collection[str]) -> bool:
+        """Whether it is the mean of exactly these sites' updates."""
+        return self.mean is not None and set(sites) == set(self.weights)
+
+    def updates(self, layout: Layout) -> list[SiteUpdate]:
+        """The mean, as if one site had sent it."""
+        assert self.mean is not None  # noqa: S101 - `holds` was asked
+        return [SiteUpdate("", 1.0, digest_file(self.mean), ArraysFile(self.mean, layout))]
+
+    def remove(self) -> None:
+        """Delete the mean's file."""
+        if self.mean is not None:
+            self.mean.unlink(missing_ok=True)
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Each site's share in the mean."""
+        total = sum(self.weights.values())
+        return {site: weight / total for site, weight in self.weights.items()}
 
 
 def opening(

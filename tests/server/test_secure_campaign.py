@@ -20,6 +20,7 @@ from bract.update import Contribution
 from bract.value import decode
 from bract_client.trainer import train
 from bract_server import secure
+from bract_server.unmask import Opened
 from tests.federation import NAMES, Federation, now, small_plan
 
 SPEC = SecureSpec(threshold=2, clip=50.0)
@@ -99,7 +100,7 @@ def test_a_hub_that_asks_for_the_update_itself_is_refused(world: Federation, mon
     """The plan says that updates are masked; the hub first sends the plain round's message all the same."""
     replies, real = list[Payload](), secure.collect
 
-    def greedy(hub: Any, campaign: Any, sealed: Any, plan: Any, receive: Any) -> secure.Opened:
+    def greedy(hub: Any, campaign: Any, sealed: Any, plan: Any, receive: Any) -> Opened:
         message: Payload = {"plan": sealed.to_json(), "campaign": campaign.envelope}
         replies.extend(place.work(dict(message)) for place in world.places.values())
         return real(hub, campaign, sealed, plan, receive)
