@@ -202,13 +202,14 @@ def read_layout(path: Path) -> dict[str, tuple[int, ...]]:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
             text = file.read(length) if length <= MAX_HEADER else b""
-        entries: dict[str, dict[str, list[int]]] = json.loads(text)
+        entries: dict[str, dict[str, list[int]]] = json.loads(text.decode())
         layout = {name: tuple(entry["shape"]) for name, entry in entries.items()}
+        ours = _header(layout)
     except OSError as error:
         raise BractError(DISK, f"arrays not read: {error.strerror}") from error
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise BractError(BAD_ARRAYS, "not an arrays file") from error
-    if _header(layout)[8:] != text:
+    if ours != length.to_bytes(8, "little") + text:
         raise BractError(BAD_ARRAYS, "not an arrays file of ours")
     return layout
 

@@ -55,7 +55,9 @@ class Tally:
     def plain(self) -> dict[str, Any]:
         return asdict(self)
 
-    def judge(self, one: X, read: Callable[[X], Y], right: Callable[[X, Y], bool], refusals: tuple[type, ...]) -> None:
+    def judge(
+        self, one: X, read: Callable[[X], Y], right: Callable[[X, Y], bool], refusals: tuple[type[BaseException], ...]
+    ) -> None:
         self.tried += 1
         try:
             value = read(one)

@@ -31,7 +31,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """The table."""
     if not _GATHERED:
         return
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (
             n,
             str(t["tried"]),
@@ -45,8 +45,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     ]
     sums = [str(sum(int(row[column]) for row in rows)) for column in range(1, 6)]
     rows.append(("all", *sums, max(rows, key=lambda row: int(row[6]))[6]))
-    widths = [max(len(row[i]) for row in (_HEAD, *rows)) for i in range(len(_HEAD))]
+    rows.insert(0, _HEAD)
+    widths = [max(len(row[i]) for row in rows) for i in range(len(_HEAD))]
     terminalreporter.section("hostile inputs")
-    for row in (_HEAD, *rows):
+    for row in rows:
         cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
         terminalreporter.write_line("  ".join(cells))

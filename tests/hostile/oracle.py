@@ -123,7 +123,9 @@ RULES: dict[str, Rule] = {
         {"site": NAME, "campaign": DIGEST, "number": COUNT, "reservation": DIGEST, "relinquished_at": time}
     ),
     "Refusal": fields({"site": NAME, "campaign": DIGEST, "number": COUNT, "code": WORDS}),
-    "WithdrawalNotice": fields({"site": NAME, "notice": text("[A-Za-z0-9-]{1,64}"), "snapshots": every(DIGEST), "noticed_at": time}),
+    "WithdrawalNotice": fields(
+        {"site": NAME, "notice": text("[A-Za-z0-9-]{1,64}"), "snapshots": every(DIGEST), "noticed_at": time}
+    ),
     "Contribution": fields(
         {
             "site": NAME, "plan": DIGEST, "clearance": DIGEST, "reservation": DIGEST, "spent": MECHANISM, "update": DIGEST,
