@@ -4,10 +4,10 @@ After EmInspector [Qian et al. 2024, 2405.13080], which has each inspection imag
 embeddings of the sites' models, because planted behaviour sets a model apart there even when its update is as long as any. The
 rule is our own. On each record two cosine distances of a site to the others count, in logarithms: the median one, which tells
 an encoder that has left the others, and the least, which tells encoders that are closer than independent noise allows. Beyond
-κ(n) median deviations above the sites' median, or below it, the record votes against the site; most records flag it.
+κ(n) median deviations above the sites' median, or below it, the record votes against the site; a quarter of them flag it.
 
 How often an honest site is flagged: were each distance a normal draw of one distribution for all honest sites, any site would
-be voted against on at most `LEVEL` of the records, and by Markov's inequality at most 2 · `LEVEL` of the rounds flag anybody.
+be voted against on at most `LEVEL` of the records, and by Markov's inequality at most 4 · `LEVEL` of the rounds flag anybody.
 Sites whose data differ much from the others' break that assumption; hence `flag` before `exclude`. How much escapes: with few
 sites κ is great, noise hides whatever is of its own size, and half of the sites or more together are never flagged.
 """
@@ -46,7 +46,7 @@ _LEAST_DISTANCE = 1e-9
 _LEAST_DEVIATION = 0.01
 """Distances closer together than 1 % are alike, whatever their median deviation."""
 
-_MAJORITY = 0.5
+_QUARTER = 0.25
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def findings(sites: Sequence[str], embeddings: Reals) -> tuple[Finding, ...]:
     limit = kappa(len(sites))
     away, near = _deviations(np.median(others, axis=2)) > limit, _deviations(others.min(axis=2)) < -limit
     scores = np.asarray(away | near).mean(axis=0)
-    return tuple(Finding(site, round(float(s), 6), bool(s > _MAJORITY)) for site, s in zip(sites, scores, strict=True))
+    return tuple(Finding(site, round(float(s), 6), bool(s > _QUARTER)) for site, s in zip(sites, scores, strict=True))
 
 
 def kappa(sites: int) -> float:

@@ -90,7 +90,7 @@ def test_a_planted_backdoor_is_left_out_and_honest_sites_are_not(tmp_path: Path)
     assert (first.state, first.missing, second.state) == ("committed", {}, "committed")
     assert first.inspection is not None and first.inspection.flagged == ()
     assert second.inspection is not None and second.inspection.flagged == (VILLAIN,)
-    assert second.inspection.excluded and second.inspection.scores[VILLAIN] > 0.5
+    assert second.inspection.excluded and second.inspection.scores[VILLAIN] > 0.25
     assert f"{VILLAIN} suspected" in line(second) and "suspected" not in line(first)
     shown = progress(world.registry, plan.name).plain()["rounds"][1]["inspection"]
     assert shown["flagged"] == [VILLAIN] and sorted(shown["scores"]) == list(NAMES)
