@@ -1,5 +1,6 @@
 """A hub's bundle verifies anywhere with public keys; whatever is changed in it is found and named."""
 
+import base64
 import io
 import json
 import subprocess
@@ -18,12 +19,24 @@ from sqlalchemy import Engine, text
 from typer.testing import CliRunner
 
 from bract.database import open_engine
-from bract.digest import digest
+from bract.digest import canonical, digest
 from bract.errors import FINGERPRINT, LOG, LOG_FORKED, STATE, UNTRUSTED, BractError
 from bract.log import archive, auditor, verify
-from bract.log.bundle import BODIES, CHECKPOINT, KEYS, MANIFEST, SEAL, Keys, Manifest, Party, Seal
+from bract.log.bundle import (
+    BODIES,
+    CHECKPOINT,
+    KEYS,
+    MANIFEST,
+    SEAL,
+    Keys,
+    Manifest,
+    Party,
+    Seal,
+    signed_line,
+)
 from bract.log.note import COSIGNED, SIGNED, Note, cosign, parse_note, vkey
 from bract.log.verify import Verified
+from bract.model import DatasetTerms
 from bract.signing import key_id, key_text, parse_envelope, sign
 from bract.value import decode, encode
 from bract_server.cli.main import app
@@ -32,6 +45,7 @@ from bract_server.hub import open_registry
 from bract_server.registry import MIGRATIONS
 from bract_server.registry.store import HubRegistry
 from tests.migrated import migrated
+from tests.server.registry.studio import Studio
 from tests.server.registry.world import AT, SITES, World, campaign_plan, named
 
 KEY = Ed25519PrivateKey.from_private_bytes(b"hub key of the bundle's tests...")
@@ -338,6 +352,49 @@ def cosigned(world: World, name: str, key: Ed25519PrivateKey) -> bool:
     read = parse_note(world.registry.note())
     note = Note(read.head, (*read.signatures[:1], cosign(read.head, name, key, int(AT.timestamp()))))
     return world.registry.take_cosignatures(note.to_bytes(), vkey(name, COSIGNED, key.public_key()), AT)
+
+
+@pytest.fixture(scope="module")
+def offices(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, bytes]]:
+    """The files of a bundle in which an officer signed something."""
+    folder = tmp_path_factory.mktemp("offices")
+    engine = open_engine(f"sqlite:///{folder / 'registry.db'}")
+    migrated(engine, MIGRATIONS)
+    world = journey(engine)
+    Studio(world).declare(sites=("alder",))
+    archive.write(folder / "hub.zip", world.registry.bundle(""))
+    assert verify.verify(folder / "hub.zip").verified
+    yield files(folder / "hub.zip")
+    engine.dispose()
+
+
+def about_people(parts: dict[str, bytes]) -> tuple[str, list[bytes], int, int]:
+    """The file of signed things, its lines, and which are dora's registration and her terms."""
+    name, lines = lines_of(parts, "signed")
+    payloads = [base64.b64decode(json.loads(line).get("signed", {}).get("payload", "")) for line in lines]
+    (added,) = (n for n, payload in enumerate(payloads) if b'"name":"dora"' in payload)
+    (terms,) = (n for n, payload in enumerate(payloads) if b'"declares"' in payload)
+    return name, lines, added, terms
+
+
+def test_a_persons_word_and_key_can_be_neither_left_out_nor_exchanged(
+    offices: dict[str, bytes], tmp_path: Path
+) -> None:
+    name, lines, added, terms = about_people(offices)
+    entry = json.loads(lines[terms])
+    for place, kind in ((added, "person.add"), (terms, "terms.take")):
+        rest = b"".join(lines[:place] + lines[place + 1 :])
+        assert kind in refused(resealed({**offices, name: rest}), tmp_path).detail
+
+    stranger, keys = Ed25519PrivateKey.generate(), decode(Keys, offices[KEYS])
+    said = decode(DatasetTerms, parse_envelope(canonical(entry["signed"])).payload)
+    others = tuple(party for party in keys.people if party.name != "person:dora")
+    another = (*others, Party("person:dora", key_text(stranger.public_key())))
+    for signer, people in ((stranger, another), (KEY, others)):
+        forged = signed_line(entry["entry"], sign(said, signer).to_json(), envelope=True)
+        told = b"".join([*lines[:terms], forged, *lines[terms + 1 :]])
+        changed = {name: told, KEYS: encode(replace(keys, people=people))}
+        assert "person.add" in refused(resealed({**offices, **changed}), tmp_path).detail
 
 
 def test_a_witness_is_one_name_and_one_key_and_never_the_log_itself(database_url: str, tmp_path: Path) -> None:

@@ -12,7 +12,16 @@ from bract.log.bundle import HUB, SITE, block_names, blocks, canonical_lines, re
 from bract.log.merkle import SIZE
 from bract.log.note import Head
 from bract.log.opened import OpenBundle, inside
-from bract.log.references import FROM_HUB, HUB_SIGNS, REQUIRED, SITES_SIGN, UNSIGNED, References
+from bract.log.references import (
+    FROM_HUB,
+    HUB_SIGNS,
+    PEOPLE_SIGN,
+    REGISTERED,
+    REQUIRED,
+    SITES_SIGN,
+    UNSIGNED,
+    References,
+)
 from bract.log.tiles import WIDTH, fold, path
 from bract.signing import Envelope, check_signature, key_id, parse_envelope, verify_key
 
@@ -218,8 +227,10 @@ class Recount:
             key = self._parties.get(actor)
         elif kind == FROM_HUB:
             key = next((key for name, key in self._parties.items() if name == HUB), None)
-        elif kind in HUB_SIGNS or kind in REQUIRED[SITE]:
+        elif kind in HUB_SIGNS or kind in REGISTERED or kind in REQUIRED[SITE]:
             key = self._bundle.key
+        elif kind in PEOPLE_SIGN:
+            key = self._named.get(actor)
         else:
             key = self._named.get(actor)
             if key is None or (actor == HUB and envelope.keyid == key_id(self._bundle.key)):

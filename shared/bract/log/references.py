@@ -31,16 +31,29 @@ SITES_SIGN = frozenset(
     }
 )
 HUB_SIGNS = frozenset({"campaign.create", "round.propose", "round.open", "receipt.issue"})
-SITE_SIGNS = frozenset({"clearance.issue", "privacy.reserve", "contribution.keep"})
+PEOPLE_SIGN = frozenset(
+    {
+        "terms.take",
+        "override.take",
+        "withdrawal.decide",
+        "release.propose",
+        "approval.take",
+        "release.withdraw",
+    }
+)
+"""By a person of the hub; terms also by a site."""
+REGISTERED = frozenset({"person.add", "lineage.add", "card.add", "release.policy", "release.publish"})
+"""What the hub signs beside rounds."""
+SITE_SIGNS = frozenset({"clearance.issue", "privacy.reserve", "privacy.relinquish", "contribution.keep"})
 FROM_HUB = "receipt.keep"
 UNSIGNED = "version.add"
 """A version is no signed thing; its name is the digest of its value."""
 
 REQUIRED = {
-    "hub": SITES_SIGN | HUB_SIGNS | {UNSIGNED},
+    "hub": SITES_SIGN | HUB_SIGNS | PEOPLE_SIGN | REGISTERED | {UNSIGNED},
     "site": SITE_SIGNS | {FROM_HUB},
 }
-"""Kinds of entries whose signed thing is in every bundle, by side. Others may come with theirs."""
+"""Kinds of entries whose signed thing is in every bundle, by side."""
 
 Round = tuple[str, int]
 
@@ -61,6 +74,7 @@ class References:
     versions: dict[str, frozenset[str]] = field(default_factory=dict)
     rules: set[str] = field(default_factory=set)
     enrolled: set[str] = field(default_factory=set)
+    added: set[str] = field(default_factory=set)
 
     def take(self, kind: str, about: str, actor: str, thing: Mapping[str, Any]) -> None:
         """A signed thing and what its entry says of it.
@@ -90,13 +104,15 @@ class References:
         _need(self.keys.get(site) == key, f"{site} was enrolled with another key than it has here")
 
     def end(self) -> None:
-        """That every site whose key is here was enrolled by an entry of the log (rule 6).
+        """That every site and person whose key is here was enrolled by an entry of the log (rule 6).
 
         Raises:
             BractError: `log-inconsistent`.
         """
         if self.side == HUB and (odd := sorted(set(self.keys) - self.enrolled)):
             raise BractError(LOG, f"keys.json: no entry enrols {odd[0]}")
+        if odd := sorted(set(self.people) - self.added):
+            raise BractError(LOG, f"keys.json: no entry adds {odd[0]}")
 
     def _campaign_create(self, about: str, _: str, thing: Mapping[str, Any]) -> None:
         self.campaigns[about] = frozenset(site["name"] for site in thing["sites"])
@@ -160,7 +176,9 @@ class References:
         _need(thing["contribution"] in inside, "the contribution is not in the version that the receipt names")
 
     def _person_add(self, _: str, __: str, thing: Mapping[str, Any]) -> None:
-        _need(self.people.get(f"person:{thing['name']}") == thing["key"], "the person has another key here")
+        name = f"person:{thing['name']}"
+        _need(self.people.get(name) == thing["key"], "the person has another key here")
+        self.added.add(name)
 
     def _clearance_issue(self, about: str, actor: str, thing: Mapping[str, Any]) -> None:
         _need(thing["site"] == actor, "a site speaks for another")
