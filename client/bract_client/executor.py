@@ -84,6 +84,8 @@ class Trainer:
             done.set()
             watcher.join()
         if not line:
+            process.wait()
+            self._process = self._start()  # to load takes seconds, and the next round may be near
             raise BractError(STATE if stopped.is_set() else SITE_FAILED, "the training child ended")
         answer: dict[str, object] = json.loads(line)
         if "refused" in answer:

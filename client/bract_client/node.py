@@ -1,11 +1,10 @@
-"""The node process: stock `flower-supernode` with our keys. `python -m bract_client.node SITE`.
+"""The node process: Flower's SuperNode with our keys. `python -m bract_client.node SITE`.
 
 It runs nothing itself (`--isolation process`): whoever takes its tasks must show the secret. A session that a killed node
 left open is ended first, so that a site that was killed is back in seconds and not in a minute.
 """
 
 import logging
-import os
 import sys
 from pathlib import Path
 
@@ -44,7 +43,7 @@ def release(home: SiteHome) -> None:
 
 
 def arguments(home: SiteHome) -> list[str]:
-    """The command line of `flower-supernode` for this site."""
+    """The arguments of `flower-supernode` for this site."""
     options = {
         "--superlink": home.bundle().fleet,
         "--root-certificates": str(home.authority_file),
@@ -54,8 +53,7 @@ def arguments(home: SiteHome) -> list[str]:
         "--isolation": "process",
         "--superexec-auth-secret-file": str(home.superexec_secret),
     }
-    program = Path(sys.executable).with_name("flower-supernode")
-    return [str(program), *(word for option in options.items() for word in option)]
+    return [word for option in options.items() for word in option]
 
 
 def _number(home: SiteHome) -> Path:
@@ -67,8 +65,9 @@ def main(argv: list[str]) -> None:
     start_logging()
     home = open_home(Path(argv[0]))
     release(home)
-    words = arguments(home)
-    os.execv(words[0], words)  # noqa: S606 - the program that our own installation brought
+    from bract.flower import become_supernode  # noqa: PLC0415 - as above
+
+    become_supernode(arguments(home))
 
 
 if __name__ == "__main__":

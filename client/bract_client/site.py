@@ -180,7 +180,7 @@ def open_site(home: SiteHome) -> Site:
 
 
 def programs(home: SiteHome) -> tuple[Program, ...]:
-    """What `bract-site run` keeps running: stock `flower-supernode` for the messages, our executor for the work."""
+    """What `bract-site run` keeps running: Flower's SuperNode for the messages, our executor for the work."""
     variables = environment(home.root)
     return (
         Program("supernode", python("bract_client.node", str(home.root)), variables, home.logs / "supernode.log"),

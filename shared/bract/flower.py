@@ -9,13 +9,16 @@ Flower takes seconds to load, half of it for one side only: what a single functi
 
 import hashlib
 import io
+import os
+import sys
 import threading
+import traceback
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 import httpx
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -46,7 +49,7 @@ from flwr.supercore.interceptors import (
     RuntimeVersionHttpInterceptor,
     SuperExecAuthHttpInterceptor,
 )
-from flwr.supercore.retry import make_simple_http_retry_invoker
+from flwr.supercore.retry import RetryInvoker, make_simple_http_retry_invoker
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.task_identity import TaskIdentity
 
@@ -386,6 +389,7 @@ class ServerTask:
         from flwr.superlink.grid import HttpGrid  # noqa: PLC0415
 
         self._grid = HttpGrid(address, insecure=False, root_certificates=ca, token=token)
+        self._grid._retry_invoker = patient_retries()
         client = self._grid._runtime_client
         self._heartbeat = _Heartbeat(client)
         task = client.PullTaskInput(PullTaskInputRequest())
@@ -414,6 +418,42 @@ class ServerTask:
         )
         self._heartbeat.close()
         self._grid.close()
+
+
+def patient_retries() -> RetryInvoker:
+    """Flower's way of trying again, but for ever when it is the line that broke, whatever broke it.
+
+    Flower's own gives up for good when a handshake is cut or a certificate has just expired: a hub that restarts behind a
+    proxy would so be left by all its sites.
+    """
+    retries = make_simple_http_retry_invoker()
+    decided = retries.should_giveup
+
+    def gives_up(error: Exception) -> bool:
+        return not isinstance(error, httpx.TransportError) and decided is not None and decided(error)
+
+    retries.should_giveup = gives_up
+    return retries
+
+
+def become_supernode(arguments: Iterable[str]) -> NoReturn:
+    """Be `flower-supernode` with these arguments, until it ends; then the process ends.
+
+    Its Runtime API is served by a thread that outlives an error of its main loop: the process would stay, and be deaf.
+    """
+    from flwr.supernode import fleet_http_connection  # noqa: PLC0415
+    from flwr.supernode.cli.flower_supernode import flower_supernode  # noqa: PLC0415
+
+    fleet_http_connection.make_simple_http_retry_invoker = patient_retries  # type: ignore[attr-defined]
+    sys.argv = ["flower-supernode", *arguments]
+    try:
+        flower_supernode()
+    except SystemExit as ended:
+        os._exit(ended.code if isinstance(ended.code, int) else 1)
+    except BaseException:  # noqa: BLE001 - whatever it is, its text goes to the log, and the supervisor starts anew
+        traceback.print_exc()
+        os._exit(1)
+    os._exit(0)
 
 
 def release_node(address: str, ca: bytes, key: ec.EllipticCurvePrivateKey, node_id: int) -> None:

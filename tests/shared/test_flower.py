@@ -8,7 +8,10 @@ import zipfile
 from importlib.metadata import version
 from pathlib import Path
 
+import httpx
 import pytest
+from flwr.supercore.retry import make_simple_http_retry_invoker
+from flwr.supernode import fleet_http_connection
 
 from bract import flower
 
@@ -43,7 +46,9 @@ SYMBOLS = {
         "RuntimeVersionHttpInterceptor",
         "SuperExecAuthHttpInterceptor",
     ],
-    "flwr.supercore.retry": ["make_simple_http_retry_invoker"],
+    "flwr.supercore.retry": ["RetryInvoker", "make_simple_http_retry_invoker"],
+    "flwr.supernode": ["fleet_http_connection"],
+    "flwr.supernode.cli.flower_supernode": ["flower_supernode"],
     "flwr.supercore.runtime": ["RuntimeHttpClient"],
     "flwr.supercore.task_identity": ["TaskIdentity"],
     "flwr.supernode.fleet_http_client": ["FleetHttpClient"],
@@ -91,3 +96,18 @@ def test_a_bundle_is_looked_into_without_being_unpacked(tmp_path: Path, monkeypa
     assert flower.bundle_files(buffer.getvalue()) == ("bract_client/__init__.py", "../escape.py")
     assert list(tmp_path.iterdir()) == []
     assert flower.bundle_files(b"no archive") == ()
+
+
+def test_a_line_that_breaks_is_tried_again_whatever_broke_it() -> None:
+    cut = httpx.ConnectError("[SSL: UNEXPECTED_EOF_WHILE_READING] EOF occurred in violation of protocol")
+    expired = httpx.ConnectError("[SSL: CERTIFICATE_VERIFY_FAILED] certificate has expired")
+    refused = httpx.HTTPStatusError(
+        "no", request=httpx.Request("POST", "https://hub"), response=httpx.Response(httpx.codes.NOT_FOUND)
+    )
+    stock, ours = make_simple_http_retry_invoker().should_giveup, flower.patient_retries().should_giveup
+    assert stock is not None and ours is not None
+    assert [stock(error) for error in (cut, expired, refused)] == [True, True, True], (
+        "the control: Flower's own gives up"
+    )
+    assert [ours(error) for error in (cut, expired, refused)] == [False, False, True]
+    assert hasattr(fleet_http_connection, "make_simple_http_retry_invoker"), "where `become_supernode` puts it"
