@@ -12,7 +12,19 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from bract.arrays import Array, from_bytes, layout_of, read_arrays, size_of, to_bytes, write_arrays, write_stream
+from bract.arrays import (
+    Array,
+    ArraysFile,
+    count_of,
+    from_bytes,
+    layout_of,
+    read_arrays,
+    size_of,
+    to_bytes,
+    write_arrays,
+    write_blocks,
+    write_stream,
+)
 from bract.digest import digest
 from bract.errors import BAD_ARRAYS, DISK, NOT_FINITE, BractError
 
@@ -186,3 +198,57 @@ def test_a_missing_file_or_folder_is_a_refusal(tmp_path: Path) -> None:
         with pytest.raises(BractError) as caught:
             act()
         assert caught.value.code == DISK
+
+
+@FILES
+@given(ARRAYS, st.lists(st.integers(0, 400), max_size=4), st.data())
+def test_numbers_written_in_blocks_and_read_in_slices_are_the_files_own(
+    tmp_path: Path, arrays: Arrays, cuts: list[int], data: st.DataObject
+) -> None:
+    layout = layout_of(arrays)
+    flat = np.concatenate([np.zeros(0, np.float32), *(arrays[name].ravel() for name in layout)])
+    assert count_of(layout) == flat.size
+    blocks = np.split(flat, sorted(min(cut, flat.size) for cut in cuts))
+    assert write_blocks(tmp_path / "blocks", layout, blocks) == digest(to_bytes(arrays))
+    start = data.draw(st.integers(0, flat.size))
+    stop = data.draw(st.integers(start, flat.size))
+    with ArraysFile(tmp_path / "blocks", layout).opened() as numbers:
+        assert numbers.read(start, stop).tobytes() == flat[start:stop].tobytes()
+
+
+def test_blocks_that_are_too_few_too_many_or_wrong_leave_nothing_behind(tmp_path: Path) -> None:
+    layout, right = layout_of(SAMPLE), np.ones(9, np.float32)
+    wrong = [
+        ([right[:8]], BAD_ARRAYS),
+        ([right, right[:1]], BAD_ARRAYS),
+        ([right.astype(np.float64)], BAD_ARRAYS),
+        ([right[:5], np.full(4, np.nan, np.float32)], NOT_FINITE),
+    ]
+    for blocks, code in wrong:
+        with pytest.raises(BractError) as caught:
+            write_blocks(tmp_path / "one", layout, blocks)  # type: ignore[arg-type]
+        assert caught.value.code == code
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_numbers_of_a_file_that_is_not_of_its_layout_or_not_finite_are_refused(tmp_path: Path) -> None:
+    layout = layout_of(SAMPLE)
+    good = to_bytes(SAMPLE)
+    for name, data, code in (
+        ("short", good[:-4], BAD_ARRAYS),
+        ("other", to_bytes({"c": np.zeros(9, np.float32)}), BAD_ARRAYS),
+        ("odd", good[:-4] + struct.pack("<f", float("inf")), NOT_FINITE),
+    ):
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(BractError) as caught, ArraysFile(tmp_path / name, layout).opened() as numbers:
+            numbers.read(0, 9)
+        assert caught.value.code == code
+    with pytest.raises(BractError) as caught, ArraysFile(tmp_path / "none", layout).opened():
+        pass
+    assert caught.value.code == DISK
+    (tmp_path / "whole").write_bytes(good)
+    with ArraysFile(tmp_path / "whole", layout).opened() as numbers:
+        (tmp_path / "whole").write_bytes(good[:-8])  # cut off while it is open
+        with pytest.raises(BractError) as caught:
+            numbers.read(0, 9)
+    assert caught.value.code == BAD_ARRAYS
