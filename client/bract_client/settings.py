@@ -1,7 +1,6 @@
 """A site's settings: what `settings.toml` in its folder says, checked once."""
 
 import json
-import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -9,9 +8,8 @@ from typing import Annotated
 from pydantic import Field
 
 from bract.dpsgd.engines import EngineName
-from bract.errors import MALFORMED, BractError
 from bract.plan import Name
-from bract.value import decode, plain, strict
+from bract.value import decode, plain, read_toml, strict
 from bract_client.policy import SitePolicy
 
 
@@ -46,11 +44,7 @@ def read_settings(path: Path) -> SiteSettings:
     Raises:
         BractError: `malformed`, naming each unknown, missing or wrong field.
     """
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BractError(MALFORMED, f"{path.name}: not TOML") from error
-    return decode(SiteSettings, values)
+    return decode(SiteSettings, read_toml(path))
 
 
 def settings_toml(settings: SiteSettings) -> bytes:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import tempfile
-import tomllib
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bract.arrays import write_arrays
 from bract.digest import Digest
-from bract.errors import MALFORMED, NOT_RUNNING, UNKNOWN_ENCODER, UNKNOWN_OBJECTIVE, UNREACHABLE, BractError
+from bract.errors import NOT_RUNNING, UNKNOWN_ENCODER, UNKNOWN_OBJECTIVE, UNREACHABLE, BractError
 from bract.files import read_private
 from bract.objectives.spec import CATALOGUE
 from bract.plan import CampaignPlan
 from bract.privacy.accounting import epsilon
 from bract.receipt import EncoderVersion
-from bract.value import decode, digest_value
+from bract.value import decode, digest_value, read_toml
 from bract_server.arrays import ArrayStore
 from bract_server.home import HubHome
 from bract_server.lifecycle import CampaignState
@@ -32,12 +31,7 @@ def read_plan(path: Path) -> CampaignPlan:
     Raises:
         BractError: `unknown-objective`, `unknown-encoder`; `malformed`, naming each unknown, missing or wrong field.
     """
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BractError(MALFORMED, f"{path.name}: {error}") from error
-    except FileNotFoundError as error:
-        raise BractError(MALFORMED, f"{path.name}: no such file") from error
+    values = read_toml(path)
     encoders = {encoder for entry in CATALOGUE.values() for encoder in entry.encoders}
     for part, known, code in (("objective", set(CATALOGUE), UNKNOWN_OBJECTIVE), ("encoder", encoders, UNKNOWN_ENCODER)):
         kind = values[part].get("kind") if isinstance(values.get(part), dict) else None

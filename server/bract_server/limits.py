@@ -48,7 +48,7 @@ class Limits:
     calls_per_s: Annotated[float, Field(gt=0, le=1e6)] = 50.0
     burst: Annotated[int, Field(ge=1, le=10**6)] = 200
     stall_s: Annotated[float, Field(gt=0, le=3600)] = 120.0
-    site_bytes: Annotated[int, Field(ge=1)] = 16 << 30
+    site_bytes: Annotated[int, Field(ge=1, le=1 << 50)] = 16 << 30
     connections: Annotated[int, Field(ge=1, le=10**6)] = 1024
     keepalive_s: Annotated[float, Field(ge=0.1, le=3600)] = 30.0
 

@@ -2,16 +2,14 @@
 
 import ipaddress
 import json
-import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
 
-from bract.errors import MALFORMED, BractError
 from bract.plan import Name
-from bract.value import decode, plain, strict
+from bract.value import decode, plain, read_toml, strict
 from bract_server.limits import Limits
 
 Port = Annotated[int, Field(ge=1, le=65_535)]
@@ -41,8 +39,8 @@ class HubSettings:
     bind: Host = "127.0.0.1"
     fleet_port: Port = 8000
     wire_port: Port = 8001
-    max_array_bytes: Annotated[int, Field(ge=1)] = 8 << 30
-    array_quota_bytes: Annotated[int, Field(ge=1)] = 64 << 30
+    max_array_bytes: Annotated[int, Field(ge=1, le=1 << 50)] = 8 << 30
+    array_quota_bytes: Annotated[int, Field(ge=1, le=1 << 50)] = 64 << 30
     certificate_days: Annotated[int, Field(ge=1, le=825)] = 365
     database: str | None = None
     limits: Limits = field(default_factory=Limits)
@@ -88,11 +86,7 @@ def read_settings(path: Path) -> HubSettings:
     Raises:
         BractError: `malformed`, naming each unknown, missing or wrong field.
     """
-    try:
-        plain = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BractError(MALFORMED, f"{path.name}: not TOML") from error
-    return decode(HubSettings, plain)
+    return decode(HubSettings, read_toml(path))
 
 
 def settings_toml(settings: HubSettings) -> bytes:

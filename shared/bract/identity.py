@@ -132,7 +132,7 @@ def load_certificate(pem: bytes) -> x509.Certificate:
     """
     try:
         return x509.load_pem_x509_certificate(pem)
-    except ValueError as error:
+    except (ValueError, x509.InvalidVersion) as error:
         raise BractError(MALFORMED, "not a certificate in PEM") from error
 
 
@@ -193,7 +193,7 @@ def check_signing_request(pem: bytes, site: str) -> ec.EllipticCurvePublicKey:
         request = x509.load_pem_x509_csr(pem)
         key = request.public_key()
         valid, named = request.is_signature_valid, _site_of(request)
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
         raise BractError(MALFORMED, "not a certificate signing request") from error
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
         raise BractError(MALFORMED, "a TLS key is EC P-256")
@@ -292,6 +292,8 @@ def _extension(value: x509.Certificate | x509.CertificateSigningRequest, kind: t
         return value.extensions.get_extension_for_class(kind).value
     except x509.ExtensionNotFound:
         return None
+    except (x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
+        raise BractError(MALFORMED, "extensions that cannot be read in one way only") from error
 
 
 def _name(text: str) -> x509.Name:

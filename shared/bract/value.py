@@ -6,7 +6,9 @@ unknown and missing fields, so a typo is an error and never a silent default.
 
 import dataclasses
 import json
+import tomllib
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
@@ -44,6 +46,26 @@ def decode(cls: type[T], data: bytes | dict[str, Any]) -> T:
     except (ValueError, RecursionError) as error:
         raise BractError(MALFORMED, f"{cls.__name__}: not JSON") from error
     return value
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The plain data in a TOML file.
+
+    Raises:
+        BractError: `malformed`, saying what is wrong and where, when it is none or cannot be read.
+    """
+    try:
+        return tomllib.loads(path.read_bytes().decode())
+    except FileNotFoundError as error:
+        raise BractError(MALFORMED, f"{path.name}: no such file") from error
+    except OSError as error:
+        raise BractError(MALFORMED, f"{path.name}: cannot be read") from error
+    except UnicodeDecodeError as error:
+        raise BractError(MALFORMED, f"{path.name}: not TOML, as it is not UTF-8") from error
+    except ValueError as error:
+        raise BractError(MALFORMED, f"{path.name}: not TOML: {error}") from error
+    except RecursionError as error:
+        raise BractError(MALFORMED, f"{path.name}: not TOML that we read: too deep") from error
 
 
 def plain(value: Any) -> dict[str, Any]:

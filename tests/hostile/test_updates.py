@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import strategies as st
 from safetensors import SafetensorError
 from safetensors.numpy import load
@@ -28,7 +29,8 @@ ARRAYS = {name: _DRAWN.standard_normal(shape).astype(np.float32) for name, shape
 VALID = to_bytes(ARRAYS)
 D, E = digest(b"x"), digest(b"y")
 MECHANISM = Mechanism(1.0, 0.1, 5)
-EXPECTED = Expected(Place("north", D, E), D, MECHANISM, len(VALID), MAX_NORM, LAYOUT)
+KEY = Ed25519PrivateKey.generate().public_key()
+EXPECTED = Expected(Place("north", D, E), D, MECHANISM, len(VALID), MAX_NORM, LAYOUT, KEY, True, frozenset())
 TRUE = Contribution("north", D, D, E, MECHANISM, digest(VALID), len(VALID))
 
 FLOATS = (

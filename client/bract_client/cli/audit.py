@@ -1,6 +1,5 @@
 """`bract-site audit-mechanism`: what one run on this machine shows about an ε, beside the ε that is claimed."""
 
-import tomllib
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +12,7 @@ from bract.errors import MALFORMED, BractError
 from bract.objectives.spec import MaskedTableSpec, ObjectiveSpec
 from bract.plan import CampaignPlan
 from bract.privacy.spec import PrivacySpec
-from bract.value import decode, plain
+from bract.value import decode, plain, read_toml
 from bract_client.audits import AuditRecord, audit_mechanism, campaign_privacy
 from bract_client.cli.options import AsJson, SiteFolder, now
 from bract_client.home import SiteHome, open_home
@@ -61,11 +60,7 @@ def _audited(
 
 def _read(path: Path) -> CampaignPlan:
     """A campaign plan from a TOML file, as the hub's operator writes it."""
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BractError(MALFORMED, f"{path.name}: {error}") from error
-    return decode(CampaignPlan, values).check()
+    return decode(CampaignPlan, read_toml(path)).check()
 
 
 def _show(found: AuditRecord, as_json: bool) -> None:

@@ -4,7 +4,6 @@
 ours: its line is set aside.
 """
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +15,7 @@ from pydantic import Field
 from bract.consent import Capacity
 from bract.errors import MALFORMED, BractError
 from bract.plan import Name
-from bract.value import decode, strict
+from bract.value import decode, read_toml, strict
 from bract.vocabulary.legal import legal_basis
 from bract.vocabulary.modifiers import Modifier, modifier
 from bract.vocabulary.purposes import term
@@ -196,13 +195,7 @@ def load_mapping(path: Path) -> ConsentMapping:
         BractError: `malformed`, naming the field, when it is none, or names a purpose, condition, legal basis or zone that
             there is not.
     """
-    try:
-        data = tomllib.loads(path.read_bytes().decode())
-    except OSError as error:
-        raise BractError(MALFORMED, f"{path.name}: cannot be read") from error
-    except (ValueError, RecursionError) as error:
-        raise BractError(MALFORMED, f"{path.name}: not TOML") from error
-    return check_mapping(decode(ConsentMapping, data))
+    return check_mapping(decode(ConsentMapping, read_toml(path)))
 
 
 def check_mapping(mapping: ConsentMapping) -> ConsentMapping:

@@ -33,7 +33,7 @@ MAX_NOTE = 1 << 16
 """Bytes; a longer note is refused before it is parsed."""
 
 _LINE = re.compile(r"\u2014 (\S+) (\S+)")
-_NAME = re.compile(r"[^\s+\x00-\x20\x7f]{1,200}")
+_NAME = re.compile(r"[^\s+\x00-\x20\x7f\ud800-\udfff]{1,200}")
 _SIZE = re.compile(r"0|[1-9][0-9]{0,15}")
 _ID = 4
 
@@ -165,9 +165,12 @@ def parse_signature(line: str) -> Signature:
         BractError: `malformed`.
     """
     try:
-        return _signature(line.removesuffix("\n"))
+        one = _signature(line.removesuffix("\n"))
     except (ValueError, binascii.Error) as error:
         raise BractError(MALFORMED, "not a signature line") from error
+    if one.line.removesuffix("\n") != line.removesuffix("\n"):
+        raise BractError(MALFORMED, "a signature line in another form than ours")
+    return one
 
 
 def open_note(note: Note, key: Ed25519PublicKey) -> Head:
