@@ -10,12 +10,12 @@ from bract.arrays import read_layout
 from bract.digest import Digest
 from bract.errors import CODES, LATE, QUORUM, SITE_FAILED, SUPERSEDED, UNREACHABLE, BractError
 from bract.identity import node_fingerprint
-from bract.plan import CampaignPlan, Place, RoundPlan
+from bract.plan import Place, RoundPlan
 from bract.signing import Envelope, parse_envelope, unseal, verify_key
 from bract.update import Contribution
 from bract_server.means import Hub
 from bract_server.registry.store import Campaign
-from bract_server.verify import Expected, verify, verify_arrays
+from bract_server.verify import Expected, signed, verify, verify_arrays
 
 NODE_WAIT = timedelta(seconds=60)
 """How long a site's node may be away when its plan is to be sent: Flower takes as long to notice that one has gone."""
@@ -193,18 +193,18 @@ def receive(
     """
     if reply.failed:
         raise BractError(UNREACHABLE, "Flower lost the site's node or its task")
-    signed = reply.payload.get("contribution")
-    if not isinstance(signed, bytes):
+    sealed = reply.payload.get("contribution")
+    if not isinstance(sealed, bytes):
         code = reply.payload.get("refused")
         raise BractError(code if isinstance(code, str) and code in CODES else SITE_FAILED)
     named: Digest | None = None
     update: Digest | None = None
     try:
-        envelope = parse_envelope(signed)
+        envelope = parse_envelope(sealed)
         named = envelope.name
-        contribution = unseal(Contribution, envelope, verify_key(hub.registry.site(place.site).verify_key))
+        expected = _expected(hub, campaign, plan, plan_digest, place)
+        contribution = signed(envelope, expected)
         update = contribution.update
-        expected = _expected(hub, campaign.plan, plan, plan_digest, place)
         verify(contribution, expected)
         verify_arrays(hub.store.path(update), expected)
         hub.registry.accept(envelope, place.site, hub.now())
@@ -223,12 +223,12 @@ def take_late(hub: Hub, post: Post, campaign: Campaign) -> None:
 
 def keep_late(hub: Hub, campaign: Campaign, sent: Sent, reply: flower.Reply) -> None:
     """A contribution that came after its round is kept as evidence, by its digest, and never used."""
-    signed = reply.payload.get("contribution")
-    if reply.failed or not isinstance(signed, bytes):
+    sealed = reply.payload.get("contribution")
+    if reply.failed or not isinstance(sealed, bytes):
         return
     site, named, update = sent.place.site, None, None
     try:
-        envelope = parse_envelope(signed)
+        envelope = parse_envelope(sealed)
         named = envelope.name
         update = unseal(Contribution, envelope, verify_key(hub.registry.site(site).verify_key)).update
     except BractError as error:
@@ -238,14 +238,19 @@ def keep_late(hub: Hub, campaign: Campaign, sent: Sent, reply: flower.Reply) -> 
     hub.discard([update] if update else [])
 
 
-def _expected(hub: Hub, campaign: CampaignPlan, plan: RoundPlan, plan_digest: Digest, place: Place) -> Expected:
+def _expected(hub: Hub, campaign: Campaign, plan: RoundPlan, plan_digest: Digest, place: Place) -> Expected:
+    accepted = hub.registry.contributions(campaign.digest, plan.number)
+    asked = campaign.plan
     return Expected(
         place=place,
         plan=plan_digest,
-        mechanism=campaign.privacy.mechanism,
+        mechanism=asked.privacy.mechanism,
         arrays_bytes=plan.arrays_bytes,
-        max_norm=campaign.max_update_norm,
+        max_norm=asked.max_update_norm,
         layout=read_layout(hub.store.path(plan.arrays)),
-        seeded=campaign.seeded_test is not None,
-        masked=campaign.secure is not None,
+        key=verify_key(hub.registry.site(place.site).verify_key),
+        live=not hub.registry.is_revoked(place.clearance),
+        taken=frozenset(one.digest for one in accepted),
+        seeded=asked.seeded_test is not None,
+        masked=asked.secure is not None,
     )

@@ -205,6 +205,12 @@ class Rounds(Store):
             row = round_row(session, campaign, number)
             return tuple(_accepted(one) for one, _ in included(session, row.id))
 
+    def is_revoked(self, clearance: Digest) -> bool:
+        """Whether a withdrawal has ended a clearance."""
+        revoked = select(RevocationRow.clearance_id).join(ClearanceRow).where(ClearanceRow.digest == clearance)
+        with self.seeing() as session:
+            return session.scalar(revoked) is not None
+
     def has_contribution(self, campaign: Digest, number: int, site: str) -> bool:
         """Whether the site's contribution to a round was accepted."""
         return any(one.site == site for one in self.contributions(campaign, number))
