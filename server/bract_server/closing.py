@@ -4,7 +4,7 @@ import logging
 from collections.abc import Sequence
 
 from bract.arrays import ArraysFile, read_layout
-from bract.errors import STALE_CLEARANCE, STATE, SUSPECTED, BractError
+from bract.errors import QUORUM, STALE_CLEARANCE, STATE, SUSPECTED, BractError
 from bract.plan import RoundPlan
 from bract.receipt import EncoderVersion
 from bract_server.aggregate.updates import SiteUpdate, by_site
@@ -55,7 +55,8 @@ def _close_once(hub: Hub, campaign: Campaign, plan: RoundPlan, missing: dict[str
     out = _left_out(hub, campaign, plan, updates)
     updates = [update for update in updates if update.site not in out]
     if len(updates) < campaign.plan.quorum and out:
-        hub.registry.abort_round(campaign.digest, plan.number, missing | dict.fromkeys(out, SUSPECTED), hub.now())
+        reasons = dict.fromkeys((update.site for update in updates), QUORUM) | dict.fromkeys(out, SUSPECTED)
+        hub.registry.abort_round(campaign.digest, plan.number, missing | reasons, hub.now())
         hub.discard(sent)
         return False
     chosen = campaign.plan.aggregation

@@ -13,7 +13,7 @@ from bract.value import strict
 @strict
 @dataclass(frozen=True)
 class RoundReceipt:
-    """The site's contribution is in this encoder version, at this share of the sum of weights."""
+    """The site's contribution is in this encoder version, at this share; 0 when the round's rule left its update out."""
 
     site: Name
     plan: Digest

@@ -1,6 +1,7 @@
 """A real backdoor, planted by a site into its update, is found among honest private updates and left out of the round."""
 
 import copy
+import dataclasses
 import functools
 from pathlib import Path
 
@@ -13,14 +14,17 @@ from bract.aggregation import TrimmedMean
 from bract.arrays import read_arrays, read_layout
 from bract.encoders.encoder import Encoder
 from bract.encoders.weights import arrays_of, put_arrays
+from bract.errors import QUORUM, SUSPECTED
 from bract.objectives.build import build
 from bract.plan import CampaignPlan, SitePlan
 from bract.receipt import RoundReceipt
 from bract.samples import adult_spare
 from bract.signing import parse_envelope
 from bract.value import decode
+from bract_server.collecting import Post
 from bract_server.progress import line, progress
-from tests.federation import Federation, small_plan
+from bract_server.rounds import run_round
+from tests.federation import Federation, now, small_plan
 from tests.server.test_rounds import with_update
 
 NAMES = tuple(f"ward-{number}" for number in range(6))
@@ -99,6 +103,13 @@ def test_a_planted_backdoor_is_left_out_and_honest_sites_are_not(tmp_path: Path)
         for name in NAMES
     }
     assert shares == {name: 0 if name == VILLAIN else 1 / 5 for name in NAMES}
+    strict = dataclasses.replace(plan, name="strict", quorum=len(NAMES), rounds=1)
+    world.create(strict)
+    world.registry.set_state("strict", "running", "", now())
+    assert not run_round(world.hub(), Post(), world.registry.campaign("strict"))
+    (report,) = world.reports("strict")
+    assert (report.state, report.version) == ("aborted", None)
+    assert report.missing == {name: SUSPECTED if name == VILLAIN else QUORUM for name in NAMES}
     world.registry.verify_log()
 
 
