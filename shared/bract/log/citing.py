@@ -37,15 +37,30 @@ def cited(
 
 
 def _point(connection: Connection, log: LogTables, key: Ed25519PublicKey, known: datetime) -> Checkpoint | None:
-    """Signed times do not go back by more than a clock does; the newest that is not after `known` is taken."""
-    rows = connection.execute(select(log.checkpoint.c.envelope).order_by(log.checkpoint.c.size.desc()))
+    """The newest checkpoint that is not after `known`, by bisection: signed times do not go back by more than a clock does."""
+    newest = _opened(connection, log, key, newest_first=True)
+    if newest is None or newest.at <= known:
+        return newest
+    found: Checkpoint | None = None
+    low, high = 1, newest.size
+    while low < high:
+        middle = (low + high) // 2
+        point = _opened(connection, log, key, middle)
+        if point is not None and point.at <= known:
+            found, low = point, point.size + 1
+        else:
+            high = middle
+    return found
+
+
+def _opened(
+    connection: Connection, log: LogTables, key: Ed25519PublicKey, size: int = 1, *, newest_first: bool = False
+) -> Checkpoint | None:
+    """The first checkpoint of that size or more, or the last one of all."""
+    c = log.checkpoint.c
+    order = c.size.desc() if newest_first else c.size
+    sealed = connection.scalar(select(c.envelope).where(c.size >= size).order_by(order).limit(1))
     try:
-        for row in rows:
-            found = unseal(Checkpoint, parse_envelope(row.envelope), key)
-            if found.at <= known:
-                return found
-        return None
+        return None if sealed is None else unseal(Checkpoint, parse_envelope(sealed), key)
     except BractError as error:
         raise BractError(LOG, f"a checkpoint is not its owner's: {error.detail}") from error
-    finally:
-        rows.close()
