@@ -70,6 +70,7 @@ def test_a_planted_backdoor_is_left_out_and_honest_sites_are_not(tmp_path: Path)
     plan = small_plan(
         sites=tuple(SitePlan(name, subjects_floor=100) for name in NAMES),
         quorum=5,
+        deadline_s=300.0,
         rounds=2,
         aggregation=TrimmedMean(1),
         inspection="exclude",
