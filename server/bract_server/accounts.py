@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from bract.digest import Digest
-from bract.privacy.accounting import Curve, epsilon, epsilon_of_curve, rdp_curve
-from bract.privacy.budget import NOTHING, add
+from bract.privacy.accounting import epsilon
+from bract.privacy.budget import bound
 from bract.privacy.spec import Mechanism
 
 RESERVED, COMMITTED, ABORTED, EXPIRED = "reserved", "committed", "aborted", "expired"
@@ -49,13 +49,15 @@ class Stated:
 class YearSpend:
     """What one year's charges cost (UTC, by when they were reserved).
 
-    ε does not add: `alone` is of that year's `count` mechanisms composed, `cumulative` of all up to its end.
+    ε does not add: `alone` is of that year's `count` mechanisms composed, `cumulative` of all up to its end, and `bound` the
+    same by the Rényi curve, which is what the cap is compared with.
     """
 
     year: int
     count: int
     alone: float
     cumulative: float
+    bound: float
 
 
 @dataclass(frozen=True)
@@ -85,10 +87,7 @@ class LedgerAccount:
 
     def bound(self) -> float:
         """ε by the integer Rényi curve, which is what the cap is compared with; looser than `epsilon`."""
-        total: Curve = NOTHING
-        for mechanism in self.counted:
-            total = add(total, rdp_curve(mechanism))
-        return epsilon_of_curve(total, self.delta) if any(total) else 0.0
+        return bound(self.counted, self.delta)
 
     def remaining(self) -> float:
         """What the cap leaves above the bound, at least 0."""
@@ -101,5 +100,6 @@ class LedgerAccount:
         for year in sorted({one.reserved_at.year for one in counted}):
             alone = [one.mechanism for one in counted if one.reserved_at.year == year]
             until = [one.mechanism for one in counted if one.reserved_at.year <= year]
-            told.append(YearSpend(year, len(alone), epsilon(alone, self.delta), epsilon(until, self.delta)))
+            spent = epsilon(alone, self.delta), epsilon(until, self.delta), bound(until, self.delta)
+            told.append(YearSpend(year, len(alone), *spent))
         return tuple(told)

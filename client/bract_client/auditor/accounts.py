@@ -8,6 +8,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from bract.privacy.accounting import epsilon, rounded_up
+from bract.privacy.budget import bound
 from bract.privacy.spec import Mechanism
 from bract.question import Draft, Moment, stamp
 from bract.value import decode
@@ -34,22 +35,26 @@ def spending(sight: SiteSight, when: Moment, arguments: Arguments) -> Draft:
             mine = taken.get(account.dataset, [])
             for year in sorted({at.year for at, *_ in mine}):
                 alone = [one for at, one, *_ in mine if at.year == year]
-                until = rounded_up(epsilon([one for at, one, *_ in mine if at.year <= year], account.delta))
+                so_far = [one for at, one, *_ in mine if at.year <= year]
+                charged = rounded_up(bound(so_far, account.delta))
                 rows.append(
                     {
                         "dataset": account.dataset,
                         "year": year,
                         "rounds": len(alone),
                         "epsilon_alone": rounded_up(epsilon(alone, account.delta)),
-                        "epsilon_cumulative": until,
+                        "epsilon_cumulative": rounded_up(epsilon(so_far, account.delta)),
                         "delta": account.delta,
                         "cap": account.cap_epsilon,
-                        "remaining": round(max(0.0, account.cap_epsilon - until), 4),
+                        "remaining": round(max(0.0, account.cap_epsilon - charged), 4),
                         "open_reservations": sum(at.year == year and still for at, _, _, still in mine),
                         "entries": [("privacy.reserve", name) for at, _, name, _ in mine if at.year == year],
                     }
                 )
-    notes = ["Unit: the consent subject; add or remove one. One person's own sum: `bract-site subject report`."]
+    notes = [
+        "Unit: the consent subject; add or remove one. One person's own sum: `bract-site subject report`.",
+        "`remaining` is what the cap leaves above the Rényi bound, which grants and refuses; it is less than cap minus ε.",
+    ]
     if not rows:
         notes.append("No privacy was reserved by then.")
     return Draft((*columns, "open_reservations", "entries"), tuple(rows), tuple(notes))

@@ -10,6 +10,8 @@ former ones [Feldman and Zrnic 2021, 2008.11193, thm. 4.3; Lécuyer 2021, 2103.0
 released nothing and is not part of the composition, so the sum without it still bounds all that was released.
 """
 
+from collections.abc import Iterable
+
 from bract.errors import BUDGET, BractError
 from bract.privacy.accounting import ORDERS, Curve, epsilon_of_curve, rdp_curve
 from bract.privacy.spec import Mechanism
@@ -53,3 +55,11 @@ def charge(spent: Curve, mechanism: Mechanism, cap_epsilon: float, delta: float)
             BUDGET, f"ε {before:.3f} is spent, the charge would make it {after:.3f}, the cap is {cap_epsilon:.3f}"
         )
     return total
+
+
+def bound(mechanisms: Iterable[Mechanism], delta: float) -> float:
+    """ε of all these charges at δ as the cap is compared with it (rule 2); 0 without one."""
+    total = NOTHING
+    for mechanism in mechanisms:
+        total = add(total, rdp_curve(mechanism))
+    return epsilon_of_curve(total, delta) if any(total) else 0.0

@@ -16,6 +16,7 @@ from bract.digest import Digest, digest
 from bract.errors import FORBIDDEN, LOG, MALFORMED, UNKNOWN_SUBJECT, BractError
 from bract.log.checkpoint import Checkpoint
 from bract.privacy.accounting import epsilon, rounded_up
+from bract.privacy.budget import bound
 from bract.question import Answer, SnapshotAnswer, moment
 from bract.retention import RetentionRule
 from bract.roles import Role
@@ -199,6 +200,10 @@ def test_the_other_questions_of_a_site_and_who_may_ask(ward: Ward) -> None:
     assert len(ward.ask(4, valid=end, listed=True).rows) == 6
 
     (spent,) = ward.ask(5).rows
+    (account,) = ward.sight.accounts()
+    left = account.cap_epsilon - bound(account.spent, account.delta)
+    assert spent["remaining"] == pytest.approx(left, abs=2e-4)
+    assert spent["remaining"] < account.cap_epsilon - spent["epsilon_cumulative"]
     mechanism = campaign().privacy.mechanism
     assert (spent["rounds"], spent["epsilon_alone"]) == (2, rounded_up(epsilon([mechanism, mechanism], 1e-6)))
     assert ward.ask(5, known=T0 + HOUR).rows[0]["rounds"] == 1

@@ -19,6 +19,7 @@ _CAVEATS = (
     "Unit: the consent subject; add or remove one. An account is of one data set of one site; a person in two data sets "
     "spends in both, which only their sites can compose (`bract-site subject report`).",
     "ε of years does not add up: each year alone, and all until its end, are composed anew.",
+    "`remaining` is what the cap leaves above the Rényi bound, which grants and refuses; it is less than cap minus ε.",
 )
 
 
@@ -50,7 +51,7 @@ def _years(account: LedgerAccount, when: Moment) -> list[dict[str, Any]]:
                 "epsilon_cumulative": rounded_up(year.cumulative),
                 "delta": account.delta,
                 "cap": account.cap_epsilon,
-                "remaining": round(max(0.0, account.cap_epsilon - rounded_up(year.cumulative)), 4),
+                "remaining": round(max(0.0, account.cap_epsilon - rounded_up(year.bound)), 4),
                 "open_reservations": len(open_now),
                 "entries": [("reservation.take", str(one.reservation)) for one in charges],
             }
