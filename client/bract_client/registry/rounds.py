@@ -102,7 +102,8 @@ class RoundVerbs(Desk):
         with self._read() as session:
             if leavers.lost(session, snapshot, since, at, self._use):
                 return True
-        return {m.record_no for m in self.usable(snapshot, since)} != {m.record_no for m in self.usable(snapshot, at)}
+        still = {member.record_no for member in self.usable(snapshot, at)}
+        return any(member.record_no not in still for member in self.usable(snapshot, since))
 
     def unchanged(self, dataset: str, member: Member, payload_digest: bytes) -> bool:
         """Whether a record's payload is still the one that was recorded."""
