@@ -17,7 +17,7 @@ from bract.files import write_private
 from bract.identity import new_node_key, node_fingerprint, private_pem, public_pem
 from bract.plan import CampaignPlan, Place, RoundPlan, SiteKey, SitePlan
 from bract.privacy.spec import Mechanism
-from bract.secure.spec import SecureSpec
+from bract.secure.spec import SecureSpec, SkellamSpec
 from bract.signing import Envelope, key_text, parse_envelope, sign, unseal, verify_key
 from bract.update import Contribution
 from bract.value import decode
@@ -146,10 +146,11 @@ class World:
         threshold: int | None = None,
         weights: tuple[float, ...] = (),
         numbers: int = NUMBERS,
+        noise: SkellamSpec | None = None,
     ) -> None:
         self.numbers = numbers
         self.folder, names = folder, [f"site-{n}" for n in range(sites)]
-        self.spec = SecureSpec(threshold or sites // 2 + 1, clip=10.0)
+        self.spec = SecureSpec(threshold or sites // 2 + 1, clip=10.0, noise=noise)
         plans = tuple(
             SitePlan(name, weight, subjects_floor=100)
             for name, weight in zip(names, weights or (1.0,) * sites, strict=True)

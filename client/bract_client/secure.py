@@ -25,8 +25,9 @@ from bract.plan import SiteKey
 from bract.secure import ring
 from bract.secure.agreement import open_box, public_text, seal_box
 from bract.secure.masks import site_masks
-from bract.secure.ring import quantised, scale, shortening, write_words
+from bract.secure.ring import quantised, shortening, write_words
 from bract.secure.shares import SHARE_BYTES, share_digest, split
+from bract.secure.skellam import SkellamNoise
 from bract.secure.spec import SecureSpec
 from bract.secure.stages import (
     Advert,
@@ -152,16 +153,20 @@ class SecureRound:
         campaign, keys, own = self.task.campaign, self.memory.keys(), self.site.name
         peers = [(name, roster.adverts[name].mask_key) for name in shares if name != own]
         weights = [site.weight for site in campaign.sites]
-        at = scale(self.spec.clip, len(weights))
+        at = ring.scale_of(self.spec, len(weights))
 
         def cover(update: Path, layout: Layout) -> None:
             masks = site_masks(keys.mask, keys.seed, roster.digest, own, peers)
+            noise = None if self.spec.noise is None else SkellamNoise(self.spec)
             with ArraysFile(update, layout).opened() as numbers:
-                cuts = list(ring.blocks(count_of(layout)))
+                count = count_of(layout)
+                cuts = list(ring.blocks(count))
                 norm = ring.norm(numbers.read(start, stop) for start, stop in cuts)
-                factor = shortening(norm, self.spec.clip) * campaign.site(own).weight / max(weights)
+                bound = at.clip if noise is None else ring.bounded_clip(at, count)
+                factor = shortening(norm, bound) * campaign.site(own).weight / max(weights)
                 parts = (quantised(numbers.read(start, stop), factor, at) for start, stop in cuts)
-                write_words(update, map(masks.apply, parts))
+                noised = parts if noise is None else (part + noise.words(len(part)) for part in parts)
+                write_words(update, map(masks.apply, noised))
 
         return cover
 

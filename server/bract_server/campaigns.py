@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from datetime import datetime
 from pathlib import Path
@@ -63,6 +64,22 @@ def create(registry: HubRegistry, store: ArrayStore, plan: CampaignPlan, at: dat
 def forecast(plan: CampaignPlan) -> float:
     """The ε that the whole campaign costs a site whose ledger is empty, at the plan's δ."""
     return epsilon([plan.privacy.mechanism] * plan.rounds, plan.privacy.delta)
+
+
+def site_forecast(plan: CampaignPlan, numbers: int) -> float | None:
+    """The ε of one whole site towards the hub if every round opens one sum, at the plan's δ; None where nothing is proved.
+
+    Args:
+        plan: the campaign.
+        numbers: of its encoder, or more.
+    """
+    if plan.secure is None or plan.secure.noise is None or plan.seeded_test is not None:
+        return None
+    # numpy's tables are of use to no other campaign
+    from bract.secure.skellam import site_epsilon  # noqa: PLC0415
+
+    epsilon = site_epsilon(plan.secure, numbers, plan.rounds, plan.privacy.delta)
+    return epsilon if math.isfinite(epsilon) else None
 
 
 def operator(home: HubHome) -> Operator:

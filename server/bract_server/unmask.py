@@ -11,7 +11,7 @@ from bract.errors import BAD_SHARE, BAD_SUM, BractError
 from bract.plan import CampaignPlan, RoundPlan
 from bract.secure.agreement import private_key, public_text
 from bract.secure.masks import Masks, MaskStream, adds, own_stream, pair_stream
-from bract.secure.ring import Words, norm, read_words, real, scale
+from bract.secure.ring import Words, norm, read_words, real, scale_of
 from bract.secure.shares import combine
 from bract.secure.spec import SecureSpec
 from bract.secure.stages import Dealing, Revealed, Roster, Unmasking, share_bytes
@@ -118,7 +118,7 @@ class Mean:
         """
         layout = read_layout(self.store.path(plan.arrays))
         count, largest = count_of(layout), max(site.weight for site in self.campaign.sites)
-        at, factor = scale(self.spec.clip, len(self.campaign.sites)), largest / sum(self.weights.values())
+        at, factor = scale_of(self.spec, len(self.campaign.sites)), largest / sum(self.weights.values())
         squares: list[float] = []
 
         def blocks() -> Iterator[Array]:
@@ -129,11 +129,19 @@ class Mean:
 
         path = self.store.scratch / f"{plan.campaign.removeprefix('sha256:')}-{plan.number}.mean"
         write_blocks(path, layout, blocks())
-        rounding = at.step * factor * len(self.updates) / 2 * math.sqrt(count)
-        if math.sqrt(math.fsum(squares)) > self.spec.clip * _SLACK + rounding:
+        if math.sqrt(math.fsum(squares)) > self.spec.clip * _SLACK + at.step * factor * self._beside(count):
             path.unlink()
             raise BractError(BAD_SUM)
         return path
+
+    def _beside(self, count: int) -> float:
+        """The L2 norm, in levels, that rounding and noise can add to the sum.
+
+        A Gaussian vector of d numbers is longer than √d + 20 deviations less than once in 10^80.
+        """
+        sites, noise = len(self.updates), self.spec.noise
+        variance = 0 if noise is None else 2 * noise.rate(self.spec.honest) * sites
+        return sites / 2 * math.sqrt(count) + math.sqrt(variance) * (math.sqrt(count) + 20)
 
     def _totals(self, count: int) -> Iterator[Words]:
         """The sums modulo 2^32, block by block."""

@@ -1,6 +1,7 @@
 """The sum of masked updates is exact whoever leaves, and below the threshold, or out of tampered shares, nothing is opened."""
 
 import itertools
+import math
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 
 from bract.arrays import Array
 from bract.errors import BAD_SHARE, SECOND_ANSWER, SITE_FAILED, UNTRUSTED
-from bract.secure.ring import quantised, real, scale
+from bract.secure.ring import quantised, real, scale, scale_of
+from bract.secure.spec import SkellamSpec
 from bract.secure.stages import Advert, Agreement, Dealing, Revealed, Unmasking, revealed
 from tests.secure_world import Payload, World, reworked
 
@@ -169,6 +171,24 @@ def test_no_second_set_of_survivors_is_opened_in_a_round(tmp_path: Path) -> None
     opened = world.collect()
     assert opened.mean is None
     assert opened.missing == {"site-0": SECOND_ANSWER, "site-1": SECOND_ANSWER, "site-2": SITE_FAILED}
+
+
+@pytest.mark.parametrize("gone", [0, 1])
+def test_the_opened_mean_holds_every_survivors_noise(tmp_path: Path, gone: int) -> None:
+    """Of the variance that is accounted: what a site drew and what the sum opened agree, also when a site has left."""
+    noise, numbers = SkellamSpec(0.5), 20_000
+    world = World(tmp_path, numbers=numbers, noise=noise)
+    for member in world.members.values():
+        member.values = member.values / np.float32(100)
+    world.members["site-1"].leaves = "mask" if gone else ""
+    opened = world.collect()
+    left = list(opened.weights)
+    assert len(left) == 3 - gone
+    exact = sum(world.members[name].values.astype(np.float64) for name in left) / len(left)
+    at, honest = scale_of(world.spec, 3), world.spec.honest
+    meant = math.sqrt(2 * noise.rate(honest) * len(left)) * at.step / len(left)
+    assert abs(np.std(world.mean(opened) - exact) / meant - 1) < 0.03
+    assert meant * len(left) >= noise.multiplier * world.spec.clip * math.sqrt(len(left) / honest) * (1 - 1e-6)
 
 
 def test_too_few_sites_is_a_quorum_that_is_not_there(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """A whole campaign with secure aggregation is the plain one but for rounding, and nothing leaves a site in the clear."""
 
+import json
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -8,11 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from bract.arrays import Array, read_arrays, read_layout
 from bract.digest import digest_file
 from bract.errors import POLICY, SITE_FAILED, STALE_CLEARANCE, BractError
 from bract.plan import CampaignPlan, ServerOptimizer, SitePlan
+from bract.privacy.accounting import NANO, ORDERS, epsilon_of_curve
 from bract.secure.ring import error_bound, scale
 from bract.secure.spec import SecureSpec
 from bract.signing import parse_envelope, sign
@@ -20,11 +24,13 @@ from bract.update import Contribution
 from bract.value import decode
 from bract_client.trainer import train
 from bract_server import secure
+from bract_server.cli.main import app
 from bract_server.unmask import Opened
 from tests.federation import NAMES, Federation, now, small_plan
 
 SPEC = SecureSpec(threshold=2, clip=50.0)
 SITES = tuple(SitePlan(name, weight, 100) for name, weight in zip(NAMES, (1.0, 2.5, 0.5), strict=True))
+PLAN = Path(__file__).parents[2] / "deploy" / "plans" / "adult.toml"
 Payload = dict[str, bytes | str]
 
 
@@ -152,3 +158,27 @@ def test_a_withdrawal_from_an_opened_sum_aborts_the_round(world: Federation) -> 
     first, second = world.reports("withdrawn")
     assert (first.state, first.missing["north"]) == ("aborted", STALE_CLEARANCE)
     assert second.state == "committed" and second.participants == tuple(sorted(NAMES))
+
+
+def created(world: Federation, name: str, secure_table: str, *options: str) -> str:
+    """What `bract campaign create` says of the shipped plan with this addition."""
+    text = PLAN.read_text().replace('name = "adult-trial"', f'name = "{name}"')
+    (world.folder / f"{name}.toml").write_text(text + secure_table)
+    arguments = ["campaign", "create", str(world.folder / f"{name}.toml"), "--hub", str(world.hub_home.root), *options]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    return " ".join(done.output.split())
+
+
+def test_an_operator_reads_what_is_proved_of_a_whole_site_and_what_is_not(world: Federation) -> None:
+    bare, noisy = "\n[secure]\nthreshold = 2\nclip = 5.0\n", "[secure.noise]\nmultiplier = 20.0\n"
+    assert "For a site as a whole: No DP guarantee." in created(world, "bare", bare)
+    said = created(world, "noisy", bare + noisy)
+    assert "(unit: a whole site; there or not)" in said and "No DP guarantee" not in said
+    told = json.loads(created(world, "told", bare + noisy, "--json"))
+    plan = world.registry.campaign("told").plan
+    assert plan.secure is not None and plan.secure.noise is not None
+    gaussian = epsilon_of_curve([math.ceil(a / 800 * plan.rounds * NANO) for a in ORDERS], plan.privacy.delta)
+    assert gaussian <= told["site_epsilon"] <= 1.02 * gaussian
+    assert told["epsilon"] == json.loads(created(world, "clear", "", "--json"))["epsilon"], "a subject's ε is the same"
+    assert json.loads(created(world, "hidden", bare, "--json"))["site_epsilon"] is None

@@ -8,6 +8,8 @@ import typer
 from rich.live import Live
 
 from bract import console
+from bract.plan import CampaignPlan
+from bract.privacy.accounting import rounded_up
 from bract_server import campaigns
 from bract_server.cli.options import AsJson, HubFolder, now
 from bract_server.home import open_home
@@ -30,21 +32,40 @@ def create(
     """Check a plan, sign it, and store its public initial encoder."""
     home = open_home(hub)
     read = campaigns.read_plan(plan)
-    digest = campaigns.create(open_registry(home), open_store(home), read, now())
+    registry = open_registry(home)
+    digest = campaigns.create(registry, open_store(home), read, now())
     # the whole campaign's cost at one site that starts from nothing; each site's own ledger has the last word
     epsilon = campaigns.forecast(read) if read.seeded_test is None else None
+    whole_site = campaigns.site_forecast(read, registry.latest_version(digest).value.arrays_bytes // 4)
     if as_json:
-        console.emit({"campaign": read.name, "digest": digest, "epsilon": epsilon, "delta": read.privacy.delta})
+        told = {"epsilon": epsilon, "delta": read.privacy.delta, "site_epsilon": whole_site}
+        console.emit({"campaign": read.name, "digest": digest, **told})
         return
     console.out.print(f"Campaign {read.name}: {digest}")
     if epsilon is None:
-        console.out.print("SEEDED TEST: No DP guarantee. Only for made-up people; what comes of it can never be released.")
+        console.out.print(
+            "SEEDED TEST: No DP guarantee. Only for made-up people; what comes of it can never be released."
+        )
         return
     console.out.print(
         f"{read.rounds} rounds of {read.privacy.steps} private steps cost each site ε = {epsilon:.2f} at δ = "
         f"{read.privacy.delta:g} (unit: consent subject; add or remove one)."
     )
+    if read.secure is not None:
+        console.out.print(_secure(read, whole_site))
     console.out.print(f"Next: bract campaign run {read.name}")
+
+
+def _secure(plan: CampaignPlan, whole_site: float | None) -> str:
+    """What the hub sees with secure aggregation, and what that proves about a whole site; a subject's ε stays what it is."""
+    assert plan.secure is not None  # noqa: S101 - the caller looked
+    sees = f"The hub opens sums of at least {plan.secure.threshold} sites' updates, none alone."
+    if whole_site is None:
+        return f"{sees} For a site as a whole: No DP guarantee."
+    return (
+        f"{sees} {plan.rounds} such sums show the hub, with {plan.secure.colluders} sites that help it, of any other site "
+        f"ε = {rounded_up(whole_site):.4f} at δ = {plan.privacy.delta:g} (unit: a whole site; there or not)."
+    )
 
 
 @app.command()

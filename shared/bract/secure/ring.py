@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from bract.arrays import Array
 from bract.errors import BAD_ARRAYS, MALFORMED, BractError
 from bract.files import disk_errors, publish
+from bract.secure.spec import LARGEST, SecureSpec
 
 Words = NDArray[np.uint32]
 
@@ -25,7 +26,6 @@ BLOCK = 1 << 18
 """Numbers that are in memory at a time."""
 
 _WORD = np.dtype("<u4")
-_LARGEST = (1 << 31) - 1
 _LEAST_LEVELS = 1 << 10
 
 
@@ -53,10 +53,21 @@ def scale(clip: float, sites: int) -> Scale:
     Raises:
         BractError: `malformed` when so many sites leave fewer than 1024 levels.
     """
-    levels = _LARGEST // max(1, sites)
+    levels = LARGEST // max(1, sites)
     if sites < 1 or levels < _LEAST_LEVELS:
         raise BractError(MALFORMED, f"secure: the sum of {sites} sites leaves the ring too few levels")
     return Scale(clip, levels)
+
+
+def scale_of(spec: SecureSpec, sites: int) -> Scale:
+    """The scale of a campaign of so many sites: with noise a coarser one, at which the noise is drawn exactly.
+
+    Raises:
+        BractError: as `scale`.
+    """
+    if spec.noise is None:
+        return scale(spec.clip, sites)
+    return Scale(spec.clip, spec.noise.levels(spec.honest))
 
 
 def quantised(values: Array, factor: float, at: Scale) -> Words:
@@ -73,6 +84,20 @@ def real(total: Words, factor: float, at: Scale) -> NDArray[np.float64]:
 def shortening(norm: float, clip: float) -> float:
     """What brings a vector of this L2 norm within `clip`: 1 if it is already."""
     return 1.0 if norm <= clip else clip / norm
+
+
+def bounded_clip(at: Scale, count: int) -> float:
+    """The L2 norm from which a vector of so many numbers, rounded to levels, is no longer than `levels`.
+
+    Rounding moves the vector by √count / 2 levels at most; the rest is for the last digits of the norm's sum.
+
+    Raises:
+        BractError: `malformed` when rounding alone could move it by half the clip.
+    """
+    moved = math.sqrt(count) / (2 * at.levels)
+    if moved > 0.5:
+        raise BractError(MALFORMED, "secure.noise: the encoder has too many numbers for so few levels")
+    return at.clip * (1 - moved) * (1 - 1e-9)
 
 
 def norm(values: Iterable[Array]) -> float:
