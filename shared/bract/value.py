@@ -93,7 +93,8 @@ def utc(text: str) -> datetime:
         BractError: `malformed` when it is not a time or has no zone.
     """
     try:
-        at = datetime.fromisoformat(text)
+        # Python takes any one character between date and time
+        at = datetime.fromisoformat(text if text.isascii() else "")
     except ValueError as error:
         raise BractError(MALFORMED, "not an ISO 8601 time") from error
     if at.tzinfo is None:

@@ -315,20 +315,14 @@ def test_plans_and_settings_are_taken_only_as_they_stand_in_the_file(tmp_path: P
             "consent mappings", broken([mapping]), reading(load_mapping), lambda data, _: bool(toml(data)), count=300
         )
     )
-    seen(
-        strike(
-            "control",
-            sites,
-            reading(lambda _: SiteSettings("north")),
-            site_right,
-            count=200,
-            record=False,
-            refusals=_BAD,
-        )
-    )
 
+    def deaf(data: bytes, value: Any) -> bool:
+        try:
+            return site_right(data, value)
+        except ValueError:
+            return False
 
-_BAD = (ValueError,)
+    seen(strike("control", sites, reading(lambda _: SiteSettings("north")), deaf, count=200, record=False))
 
 
 def _within(part: Any, whole: Any) -> bool:

@@ -77,6 +77,8 @@ def moment(text: str, layout: str | None, zone: tzinfo | None, *, through: bool 
     Raises:
         BadLine: for anything that is not a time of this layout, or has no zone where none was declared.
     """
+    if layout is None and not text.isascii():  # Python takes any one character between date and time
+        raise BadLine(Reason.BAD_TIME)
     try:
         wall = datetime.fromisoformat(text) if layout is None else datetime.strptime(text, layout)  # noqa: DTZ007 - below
         if wall.tzinfo is not None:

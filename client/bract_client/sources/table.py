@@ -74,7 +74,8 @@ class Table:
                     raise BractError(BAD_RECORD, f"{self._path.name}: no column {', '.join(missing)}")
                 for batch in file.iter_batches(batch_size=_BATCH, columns=list(names)):
                     yield {name: batch.column(name).to_pylist() for name in names}
-        except (OSError, pa.ArrowException) as error:
+        except (OSError, pa.ArrowException, ValueError, OverflowError) as error:
+            # the last two: a text that is not UTF-8, a time that no calendar has
             raise BractError(BAD_RECORD, f"{self._path.name}: not a readable Parquet file") from error
 
 
