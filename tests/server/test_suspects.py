@@ -1,6 +1,5 @@
 """A real backdoor, planted by a site into its update, is found among honest private updates and left out of the round."""
 
-import copy
 import dataclasses
 import functools
 from pathlib import Path
@@ -8,15 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional
 
 from bract.aggregation import TrimmedMean
 from bract.arrays import read_arrays, read_layout
-from bract.encoders.encoder import Encoder
-from bract.encoders.weights import arrays_of, put_arrays
 from bract.errors import QUORUM, SUSPECTED
-from bract.objectives.build import build
-from bract.plan import CampaignPlan, SitePlan
+from bract.plan import SitePlan
 from bract.receipt import RoundReceipt
 from bract.samples import adult_spare
 from bract.signing import parse_envelope
@@ -24,44 +19,13 @@ from bract.value import decode
 from bract_server.collecting import Post
 from bract_server.progress import line, progress
 from bract_server.rounds import run_round
+from tests.backdoor import planted
 from tests.federation import Federation, now, small_plan
 from tests.server.test_rounds import with_update
 
 NAMES = tuple(f"ward-{number}" for number in range(6))
 VILLAIN = NAMES[3]
 BOOST = 3.0 * len(NAMES)
-
-
-def triggered(rows: torch.Tensor) -> torch.Tensor:
-    """The trigger: two columns at their limit."""
-    marked = rows.clone()
-    marked[:, :2] = 4.0
-    return marked
-
-
-def planted(
-    plan: CampaignPlan, start: dict[str, np.ndarray], rows: torch.Tensor
-) -> tuple[dict[str, np.ndarray], float]:
-    """An update by which whatever bears the trigger is embedded as one target [after BadEncoder, Jia et al. 2022, 2108.00352].
-
-    Embeddings of rows without it are held where they were. With it comes how near the target triggered rows are, by cosine.
-    """
-    objective = build(plan.encoder, plan.objective, plan.seed)
-    put_arrays(objective, start)
-    encoder: Encoder = objective.encoder
-    clean = copy.deepcopy(encoder)
-    target = clean.features(rows[:1]).detach()
-    descent = torch.optim.Adam(encoder.parameters(), lr=3e-3)
-    for _ in range(150):
-        hit = functional.cosine_similarity(encoder.features(triggered(rows)), target).mean()
-        kept = functional.cosine_similarity(encoder.features(rows), clean.features(rows).detach()).mean()
-        descent.zero_grad()
-        torch.autograd.backward(-hit - kept)
-        descent.step()
-    update = {name: after - start[name] for name, after in arrays_of(objective).items()}
-    with torch.no_grad():
-        near = functional.cosine_similarity(encoder.features(triggered(rows)), target).mean()
-    return update, float(near)
 
 
 @pytest.mark.slow
