@@ -44,7 +44,8 @@ def serve(home: HubHome, task: ServerTask) -> str | None:
     try:
         registry = open_registry(home)
         lease = registry.take_run(name, int(task.config.get("epoch") or 0), str(task.run_id), _now())
-        hub = Hub(registry.fenced(lease), open_store(home), task.grid, _now, task.stopped.wait)
+        patience = home.settings().quarantine
+        hub = Hub(registry.fenced(lease), open_store(home), task.grid, _now, task.stopped.wait, patience)
         try:
             run_campaign(hub, name)
             hub.registry.set_state(name, CampaignState.COMPLETED, "", _now())

@@ -7,8 +7,8 @@ from datetime import datetime
 from bract import flower
 from bract.digest import Digest
 from bract_server.arrays import ArrayStore
+from bract_server.patience import Patience
 from bract_server.registry.store import HubRegistry
-from bract_server.registry.views import Patience
 
 _POLL_S = 0.4
 

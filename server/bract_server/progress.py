@@ -11,7 +11,7 @@ from bract import console
 from bract.plan import CampaignPlan
 from bract.privacy.accounting import epsilon
 from bract.value import plain
-from bract_server.registry.store import HubRegistry
+from bract_server.registry.store import HubRegistry, Run
 from bract_server.registry.views import Inspection, RoundReport
 
 _COLOURS = {"committed": "green", "running": "cyan", "planned": "cyan", "aborted": "red"}
@@ -24,11 +24,12 @@ class SiteCost:
     name: str
     epsilon: float
     epsilon_cap: float | None
+    quarantined: bool = False
 
 
 @dataclass(frozen=True)
 class Progress:
-    """A campaign, its rounds so far and each site's privacy cost."""
+    """A campaign, its rounds so far, each site's privacy cost, and the lives of its process."""
 
     name: str
     digest: str
@@ -37,6 +38,7 @@ class Progress:
     plan: CampaignPlan
     rounds: tuple[RoundReport, ...]
     sites: tuple[SiteCost, ...]
+    runs: tuple[Run, ...] = ()
 
     def plain(self) -> dict[str, Any]:
         """For `--json`."""
@@ -53,8 +55,18 @@ class Progress:
                     "epsilon": site.epsilon,
                     "epsilon_cap": site.epsilon_cap,
                     "delta": self.plan.privacy.delta,
+                    "quarantined": site.quarantined,
                 }
                 for site in self.sites
+            ],
+            "runs": [
+                {
+                    "epoch": run.epoch,
+                    "opened_at": run.opened_at.isoformat(),
+                    "after": run.after,
+                    "flower": run.flower_run,
+                }
+                for run in self.runs
             ],
         }
 
@@ -71,9 +83,11 @@ def progress(registry: HubRegistry, name: str) -> Progress:
     for site in plan.sites:
         spent = registry.spent(site.name, plan.dataset)
         cap = registry.epsilon_cap(site.name, plan.dataset)
-        costs.append(SiteCost(site.name, round(epsilon(spent, plan.privacy.delta), 4), cap))
+        apart = registry.site(site.name).quarantined_at is not None
+        costs.append(SiteCost(site.name, round(epsilon(spent, plan.privacy.delta), 4), cap, apart))
     rounds = registry.rounds(campaign.digest)
-    return Progress(name, campaign.digest, campaign.state, campaign.reason, plan, rounds, tuple(costs))
+    runs = registry.runs(campaign.digest)
+    return Progress(name, campaign.digest, campaign.state, campaign.reason, plan, rounds, tuple(costs), runs)
 
 
 def line(report: RoundReport) -> str:
@@ -104,10 +118,18 @@ def render(seen: Progress) -> Group:
         head.append("; SEEDED TEST: No DP guarantee", style="bold red")
     if seen.reason:
         head.append(f" ({seen.reason})")
-    rounds = Table("round", "state", "in", "missing", "encoder version", "MB", "seconds", title_justify="left")
+    if again := [run.after for run in seen.runs if run.after]:
+        head.append(f"; taken up again {len(again)} times, last after {again[-1]}")
+    if apart := [site.name for site in seen.sites if site.quarantined]:
+        head.append(f"; in quarantine: {', '.join(apart)}", style="bold red")
+    rounds = Table("round", "state", "in", "others", "encoder version", "MB", "seconds", title_justify="left")
     for report in seen.rounds:
         missing = "\n".join(
-            [*(f"{site}: {code}" for site, code in sorted(report.missing.items())), *_suspected(report)]
+            [
+                *(f"{site}: {code}" for site, code in sorted(report.missing.items())),
+                *(f"{site}: {task}" for site, task in report.tasks.items()),
+                *_suspected(report),
+            ]
         )
         rounds.add_row(
             str(report.number),
@@ -135,6 +157,7 @@ def _round(report: RoundReport) -> dict[str, Any]:
         "version": report.version,
         "participants": list(report.participants),
         "missing": dict(report.missing),
+        "tasks": dict(report.tasks),
         "inspection": None if report.inspection is None else _inspection(report.inspection),
         "opened_at": report.opened_at.isoformat(),
         "seconds": report.seconds,

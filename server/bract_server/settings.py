@@ -11,6 +11,7 @@ from pydantic import Field
 from bract.plan import Name
 from bract.value import decode, plain, read_toml, strict
 from bract_server.limits import Limits
+from bract_server.patience import Patience
 
 Port = Annotated[int, Field(ge=1, le=65_535)]
 Host = Annotated[str, Field(pattern=r"^[A-Za-z0-9:][A-Za-z0-9.:-]{0,252}$")]
@@ -32,6 +33,7 @@ class HubSettings:
         certificate_days: how long the certificates of sites and hub are valid.
         database: SQLAlchemy URL of the registry; None is the SQLite file in the folder.
         limits: what one site may take.
+        quarantine: what a hub bears of a site before it is set apart.
     """
 
     name: Name
@@ -44,6 +46,7 @@ class HubSettings:
     certificate_days: Annotated[int, Field(ge=1, le=825)] = 365
     database: str | None = None
     limits: Limits = field(default_factory=Limits)
+    quarantine: Patience = field(default_factory=Patience)
 
     @property
     def fleet(self) -> str:
@@ -111,5 +114,9 @@ def settings_toml(settings: HubSettings) -> bytes:
         "# What one site may take: calls and uploads at once, calls a second, seconds without progress, bytes held.",
         "[limits]",
         *(f"{name} = {json.dumps(value)}" for name, value in plain(settings.limits).items()),
+        "",
+        "# A site takes part in nothing more after so many refused contributions in so many of its newest rounds.",
+        "[quarantine]",
+        *(f"{name} = {json.dumps(value)}" for name, value in plain(settings.quarantine).items()),
     ]
     return ("\n".join(lines) + "\n").encode()

@@ -48,8 +48,11 @@ class World:
         return newest is not None and newest.epoch == epoch and newest.flower_run is not None
 
     def server_apps(self) -> list[psutil.Process]:
-        children = psutil.Process(self.stage.running["hub"].pid).children(recursive=True)
-        return [child for child in children if "bract_server.app" in child.cmdline()]
+        return [
+            child
+            for child in psutil.Process(self.stage.running["hub"].pid).children(recursive=True)
+            if child.status() != psutil.STATUS_ZOMBIE and "bract_server.app" in child.cmdline()
+        ]
 
     def rounds(self) -> list[tuple[int, str]]:
         return [(r.number, r.state) for r in self.registry.rounds(self.registry.campaign("small").digest)]

@@ -31,9 +31,10 @@ from bract.errors import (
     UNTRUSTED,
     BractError,
 )
+from bract_server.patience import Patience
 from bract_server.registry.models import ContributionRow, LiftRow, ParticipantRow, QuarantineRow, SiteRow
 from bract_server.registry.unit import Store, Unit
-from bract_server.registry.views import Patience, Quarantine
+from bract_server.registry.views import Quarantine
 
 FAULTS = frozenset(
     {
@@ -72,7 +73,7 @@ class Quarantines(Store):
         with self.writing(at) as unit:
             if unit.session.get(SiteRow, site) is None:
                 raise BractError(UNKNOWN_SITE, site)
-            row = unit.session.scalar(_standing(site))
+            row = unit.session.scalar(standing(site))
             if row is None:
                 raise BractError(STATE, f"{site} is not in quarantine")
             unit.session.add(LiftRow(quarantine_id=row.id, person=person, reason=reason, lifted_at=at))
@@ -85,7 +86,7 @@ def check_free(session: Session, site: str) -> None:
     Raises:
         BractError: `quarantined`.
     """
-    if session.scalar(_standing(site)) is not None:
+    if session.scalar(standing(site)) is not None:
         raise BractError(QUARANTINED, site)
 
 
@@ -98,7 +99,7 @@ def judge(unit: Unit, site: str, patience: Patience) -> None:
     """Begin a quarantine if the site has used up the patience (rule 2)."""
     session = unit.session
     session.flush()
-    if session.scalar(_standing(site)) is not None:
+    if session.scalar(standing(site)) is not None:
         return
     freed = select(func.max(LiftRow.lifted_at)).join(QuarantineRow).where(QuarantineRow.site == site)
     since = session.scalar(freed)
@@ -127,7 +128,8 @@ def _free() -> Select[QuarantineRow]:
     return select(QuarantineRow).where(QuarantineRow.id.not_in(select(LiftRow.quarantine_id)))
 
 
-def _standing(site: str) -> Select[QuarantineRow]:
+def standing(site: str) -> Select[QuarantineRow]:
+    """The quarantine that the site is in."""
     return _free().where(QuarantineRow.site == site).limit(1)
 
 

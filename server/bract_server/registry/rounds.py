@@ -25,6 +25,7 @@ from bract.signing import Envelope, parse_envelope, unseal, verify_key
 from bract.update import Contribution
 from bract.value import decode
 from bract_server.lifecycle import ROUND, RoundMove, RoundState, TaskMove
+from bract_server.patience import Patience
 from bract_server.registry import ledger
 from bract_server.registry.answers import place_rows, round_row, within
 from bract_server.registry.campaigns import campaign_row, plan_of
@@ -43,7 +44,7 @@ from bract_server.registry.quarantine import check_free, judge
 from bract_server.registry.sites import live_site
 from bract_server.registry.tasks import move
 from bract_server.registry.unit import Store
-from bract_server.registry.views import Accepted, Patience
+from bract_server.registry.views import Accepted
 
 HEADER_ROOM = 64 << 10
 """Bytes that an update may have beyond the encoder's arrays: another header."""

@@ -8,7 +8,8 @@ from sqlalchemy.orm import Session
 from bract.digest import Digest
 from bract.errors import ALREADY_EXISTS, UNKNOWN_SITE, BractError
 from bract.signing import verify_key as parse_key
-from bract_server.registry.models import CertificateRow, SiteRow
+from bract_server.registry.models import CertificateRow, QuarantineRow, SiteRow
+from bract_server.registry.quarantine import standing
 from bract_server.registry.unit import Store, Unit
 from bract_server.registry.views import Site
 
@@ -160,4 +161,5 @@ def _view(session: Session, row: SiteRow) -> Site:
         registered_at=row.registered_at,
         revoked_at=row.revoked_at,
         seen_at=row.seen_at,
+        quarantined_at=session.scalar(standing(row.name).with_only_columns(QuarantineRow.began_at)),
     )

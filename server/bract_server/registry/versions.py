@@ -12,7 +12,7 @@ from bract.model import NodeKind, Relation, Role
 from bract.receipt import EncoderVersion, RoundReceipt
 from bract.value import decode
 from bract_server import lifecycle
-from bract_server.lifecycle import RoundMove, RoundState
+from bract_server.lifecycle import RoundMove, RoundState, TaskState
 from bract_server.registry.answers import round_row
 from bract_server.registry.campaigns import campaign_row, plan_of
 from bract_server.registry.impacts import extend
@@ -33,6 +33,7 @@ from bract_server.registry.models import (
     VersionRow,
 )
 from bract_server.registry.rounds import OPEN, included
+from bract_server.registry.tasks import task_state
 from bract_server.registry.unit import Store, Unit
 from bract_server.registry.views import RoundReport, Version
 
@@ -288,4 +289,11 @@ def _report(session: Session, row: RoundRow) -> RoundReport:
         seconds=(outcome.closed_at - row.proposed_at).total_seconds() if outcome else None,
         bytes_moved=outcome.bytes_moved if outcome else 0,
         inspection=inspection(session, row.id),
+        tasks={} if outcome else _tasks(session, row),
     )
+
+
+def _tasks(session: Session, row: RoundRow) -> dict[str, TaskState]:
+    """How far each site of the plan is in an open round."""
+    names = sorted(site.name for site in plan_of(campaign_row(session, row.campaign)).sites)
+    return {name: task_state(session, row, name) for name in names}

@@ -1,7 +1,7 @@
 """What the registry answers: frozen values, never rows."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from bract.digest import Digest
@@ -10,12 +10,13 @@ from bract.plan import CampaignPlan, Place
 from bract.privacy.spec import Mechanism
 from bract.receipt import EncoderVersion
 from bract.release import PersonRole, Remedy
+from bract_server.lifecycle import TaskState
 from bract_server.withdrawal import Effect, epsilon_of
 
 
 @dataclass(frozen=True)
 class Site:
-    """An enrolled site; `revoked_at` is set once its word no longer counts."""
+    """An enrolled site; `revoked_at` is set once its word no longer counts, `quarantined_at` while it is set apart."""
 
     name: str
     verify_key: str
@@ -26,6 +27,7 @@ class Site:
     registered_at: datetime
     revoked_at: datetime | None
     seen_at: datetime | None
+    quarantined_at: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -58,14 +60,6 @@ class Run:
     flower_run: str | None
     opened_at: datetime
     progressed: bool
-
-
-@dataclass(frozen=True)
-class Patience:
-    """How many contributions of a site may be refused, within how many of the newest rounds that it had a place in."""
-
-    refused: int = 3
-    rounds: int = 10
 
 
 @dataclass(frozen=True)
@@ -127,6 +121,7 @@ class RoundReport:
         version: the encoder version that it made, if it was committed.
         participants: the sites whose contributions are in the version, or, before it is closed, those with a place.
         missing: the other sites of the campaign's plan and why, by code.
+        tasks: how far each site of the plan is, while the round is open (`lifecycle.TaskState`).
         opened_at: when it was proposed.
         seconds: from `opened_at` to `closed_at`.
         bytes_moved: of arrays, to sites and back.
@@ -143,6 +138,7 @@ class RoundReport:
     seconds: float | None
     bytes_moved: int
     inspection: Inspection | None = None
+    tasks: dict[str, TaskState] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
