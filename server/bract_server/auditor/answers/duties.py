@@ -87,8 +87,14 @@ def against_the_rules(sight: Sight, when: Moment, arguments: Arguments) -> Draft
                 what | {"by": one.by, "roles": list(one.roles), "reason": one.reason, "at": stamp(one.received_at)}
             )
     overrides = [one for one in sight.overrides() if one.at <= when.known]
+    authors = {str(one.digest): one.author for one in sight.releases()}
     for override in overrides:
-        what = {"what": "overridden", "about": override.about, "criterion": str(override.criterion)}
+        own = override.by == authors.get(str(override.about))
+        what = {
+            "what": "overridden by the author" if own else "overridden",
+            "about": override.about,
+            "criterion": str(override.criterion),
+        }
         told = {"by": override.by, "roles": [str(r) for r in override.roles], "reason": override.reason}
         rows.append(what | told | {"at": stamp(override.at), "entry": ("*", override.digest)})
     notes = [f"{len(approvals)} approvals and {len(overrides)} overrides were recorded by then."]
