@@ -21,7 +21,7 @@ from pathlib import Path
 import httpx
 
 from bract.arrays import read_layout
-from bract.errors import LOG_FORKED, NO_RESERVATION, POLICY, SITE_FAILED, STATE, BractError
+from bract.errors import LOG_FORKED, NO_RESERVATION, POLICY, SITE_FAILED, STATE, TOO_LARGE, BractError
 from bract.files import read_private
 from bract.flower import ClientTask, TaskQueue, TaskType, bundle_files
 from bract.logs import start_logging
@@ -215,6 +215,8 @@ def run_round(
     try:
         if kept is not None:
             return _sent(hub, update, kept)
+        if agreed.plan.arrays_bytes > home.settings().max_array_bytes:
+            raise BractError(TOO_LARGE, "the plan's arrays are larger than this site's settings allow")
         hub.get(agreed.plan.arrays, agreed.plan.arrays_bytes, arrays)
         site.registry.begin_training(agreed.plan.campaign, agreed.plan.number, datetime.now(UTC))
         admitted_at = datetime.now(UTC)

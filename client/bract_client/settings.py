@@ -26,6 +26,7 @@ class SiteSettings:
         threads: processor threads that training may use.
         engine: how clipped sums are computed (`bract.dpsgd.clipper`). Certificates are made with `bract`, the others are
             slower references.
+        max_array_bytes: of the encoder that a hub may have it fetch.
         policy: what the site agrees to run.
     """
 
@@ -35,6 +36,7 @@ class SiteSettings:
     database: str | None = None
     threads: Annotated[int, Field(ge=1, le=1024)] = 1
     engine: EngineName = "bract"
+    max_array_bytes: Annotated[int, Field(ge=1, le=1 << 50)] = 8 << 30
     policy: SitePolicy = field(default_factory=SitePolicy)
 
 
