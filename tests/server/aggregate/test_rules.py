@@ -107,7 +107,7 @@ def made_of(spec: Aggregation, rows: Floats) -> Floats:
         return result(spec, updates_of(folder, rows), file_of(folder, "origin", np.ones(SIZE, np.float32)))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(rows_of(4, 7), st.data(), st.integers(0, 2**32))
 @pytest.mark.parametrize("kind", [Median, TrimmedMean])
 def test_what_f_sites_send_leaves_each_coordinate_between_honest_values(
@@ -121,7 +121,7 @@ def test_what_f_sites_send_leaves_each_coordinate_between_honest_values(
     assert (made >= rows.min(0)).all() and (made <= rows.max(0)).all()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.data(), st.integers(1, 2), st.integers(0, 2**32))
 def test_krum_picks_nobody_who_is_far_beyond_the_others(data: st.DataObject, f: int, seed: int) -> None:
     honest = data.draw(rows_of(f + 3, f + 6, bound=1.0))
@@ -135,7 +135,7 @@ def test_krum_picks_nobody_who_is_far_beyond_the_others(data: st.DataObject, f: 
     assert all(shares[update.site] == 0 for update, bad in zip(updates, hostile, strict=True) if bad)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(rows_of(4, 8), st.data(), st.floats(0.01, 50), st.integers(1, 3), st.integers(1, 3), st.integers(0, 2**32))
 def test_clipping_moves_at_most_its_radius_and_f_sites_move_it_by_their_part(
     rows: Floats, data: st.DataObject, radius: float, bucket: int, iterations: int, seed: int
