@@ -171,23 +171,23 @@ class SecureRound:
         return cover
 
     def _agree(self, question: bytes) -> Agreement:
-        agreement = self._agreement(question)
+        agreement, _ = self._agreement(question)
         if self.site.registry.trained(self.task.plan.campaign, self.task.plan.number) is None:
             raise BractError(STATE, "nothing was sent in this round")
         self.memory.once("agree", question)
         return agreement
 
-    def _agreement(self, question: bytes) -> Agreement:
+    def _agreement(self, question: bytes) -> tuple[Agreement, dict[str, bytes]]:
+        """What this site signs of a set of survivors, and the shares that it holds."""
         roster, shares = self._opened(self.memory.question("mask"))
         survivors = check_set(decode(SurvivorsQuestion, question).survivors, shares, self._least)
         if self.site.name not in survivors:
             raise BractError(UNTRUSTED, "this site survived")
-        return Agreement(self.site.name, self._plan, roster.digest, tuple(sorted(shares)), survivors)
+        return Agreement(self.site.name, self._plan, roster.digest, tuple(sorted(shares)), survivors), shares
 
     def _unmask(self, question: bytes) -> Unmasking:
-        agreement = self._agreement(self.memory.question("agree"))
+        agreement, shares = self._agreement(self.memory.question("agree"))
         open_agreements(decode(UnmaskQuestion, question), agreement, self.task.plan, self.spec.threshold)
-        _, shares = self._opened(self.memory.question("mask"))
         gone = sorted(set(agreement.sharers) - set(agreement.survivors))
         seeds = tuple(Revealed(name, revealed(shares[name][:SHARE_BYTES])) for name in agreement.survivors)
         keys = tuple(Revealed(name, revealed(shares[name][SHARE_BYTES:])) for name in gone)
