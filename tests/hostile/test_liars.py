@@ -55,7 +55,7 @@ class Stage:
 
     def __init__(self, folder: Path) -> None:
         self.world = Federation(folder, ("north", "south"))
-        plan = small_plan(name="true", sites=small_plan().sites[:2], rounds=1)
+        plan = small_plan(name="true", sites=small_plan().sites[:2], rounds=1, deadline_s=300.0)
         self.campaign = self.world.create(plan)
         self.world.registry.set_state("true", "running", "", now())
         self.key = self.world.hub_home.signing_key()
@@ -300,7 +300,7 @@ def test_a_hub_cannot_have_a_site_fetch_more_than_it_allows_nor_something_else(s
 def test_sites_that_lie_together_gain_nothing(tmp_path: Path) -> None:
     """South sends what north signed; north sends its own twice; both then send for a round that is over."""
     world = Federation(tmp_path, ("north", "south"))
-    plan = small_plan(name="one", sites=small_plan().sites[:2], rounds=1, quorum=2)
+    plan = small_plan(name="one", sites=small_plan().sites[:2], rounds=1, quorum=2, deadline_s=300.0)
     campaign = world.create(plan)
     world.registry.set_state("one", "running", "", now())
     sent: dict[str, bytes] = {}

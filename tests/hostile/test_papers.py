@@ -97,7 +97,7 @@ def test_a_request_whose_site_means_harm_is_accepted_only_if_its_parts_agree(
         broken([made_of["csr"].encode()]).map(with_csr),
         broken([_der(made_of["csr"])]).map(lambda der: with_csr(_pem(der))),
     )
-    held(strike("enrolment requests, signed by their site", inputs, read, right, count=900))
+    held(strike("enrolment requests, signed by their site", inputs, read, right, count=600))
 
 
 def _der(pem: str) -> bytes:
@@ -184,7 +184,7 @@ def test_of_a_changed_checkpoint_only_what_the_log_signed_is_accepted() -> None:
         return parse_note(data).head
 
     inputs = broken(NOTES)
-    held(strike("checkpoints", inputs, lambda data: open_note(parse_note(data), key), right, count=1000))
+    held(strike("checkpoints", inputs, lambda data: open_note(parse_note(data), key), right, count=600))
     seen(strike("control", inputs, believing, right, count=500, record=False))
     lines = broken([cosign(HEADS[1], "w1", WITNESS, 5).line.encode()])
 
@@ -305,14 +305,14 @@ def test_plans_and_settings_are_taken_only_as_they_stand_in_the_file(tmp_path: P
         return HUB(plain(value)) and _within(toml(data), plain(value))
 
     plans = [path.read_bytes() for path in sorted((ROOT / "deploy" / "plans").glob("*.toml"))]
-    held(strike("plans in TOML", broken(plans), reading(read_plan), plan_right, count=600))
+    held(strike("plans in TOML", broken(plans), reading(read_plan), plan_right, count=350))
     sites = broken([settings_toml(SiteSettings("north"))])
-    held(strike("a site's settings", sites, reading(read_site), site_right, count=500))
-    held(strike("a hub's settings", broken([hub_toml(HubSettings("hub"))]), reading(read_hub), hub_right, count=400))
+    held(strike("a site's settings", sites, reading(read_site), site_right, count=300))
+    held(strike("a hub's settings", broken([hub_toml(HubSettings("hub"))]), reading(read_hub), hub_right, count=300))
     mapping = (ROOT / "deploy" / "mappings" / "consent.toml").read_bytes()
     held(
         strike(
-            "consent mappings", broken([mapping]), reading(load_mapping), lambda data, _: bool(toml(data)), count=300
+            "consent mappings", broken([mapping]), reading(load_mapping), lambda data, _: bool(toml(data)), count=200
         )
     )
 

@@ -92,7 +92,7 @@ def test_a_line_of_consent_is_taken_only_as_it_reads(file: Path) -> None:
         return all(_reads_so(physical[item.line - 2], names, item) for item in found if isinstance(item, Statement))
 
     inputs = st.one_of(broken(valid), broken([b"\n".join(valid) + b"\n"]))
-    held(strike("consent in CSV", inputs, read, right, count=1200))
+    held(strike("consent in CSV", inputs, read, right, count=700))
 
     def deaf(data: bytes, found: list[Statement | Unreadable]) -> bool:
         try:
@@ -163,7 +163,7 @@ def test_a_fhir_resource_says_no_more_than_stands_in_it(tmp_path: Path) -> None:
     valid = resources()
     assert all(isinstance(one, Statement) for one in read(valid[0]))
     inputs = bent(valid)
-    held(strike("consent in FHIR", inputs, read, right, count=700))
+    held(strike("consent in FHIR", inputs, read, right, count=400))
     seen(strike("control", inputs, believing, right, count=300, record=False))
 
     def read_bytes(data: bytes) -> list[Statement | Unreadable]:
@@ -171,7 +171,7 @@ def test_a_fhir_resource_says_no_more_than_stands_in_it(tmp_path: Path) -> None:
         return unless_refused(list(read_fhir(file, mapping)))
 
     raw = [json_bytes(one) + b"\n" for one in valid]
-    held(strike("consent in FHIR, changed bytes", broken(raw), read_bytes, lambda *_: True, count=400))
+    held(strike("consent in FHIR, changed bytes", broken(raw), read_bytes, lambda *_: True, count=250))
 
 
 def png(channels: int) -> bytes:
@@ -260,7 +260,7 @@ def test_a_parquet_file_gives_only_records_that_were_written_into_it(tmp_path: P
         return {tuple(one) for one in told["taken"]} == known
 
     try:
-        held(strike("tables in Parquet", broken(valid), read, right, count=400))
+        held(strike("tables in Parquet", broken(valid), read, right, count=300))
         seen(strike("control", broken(valid), read, unchanged, count=100, record=False))
     finally:
         assert child.stdin is not None
