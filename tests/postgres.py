@@ -8,11 +8,12 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import psycopg
 
 _UNPRIVILEGED = "nobody"
@@ -21,11 +22,32 @@ _QUICK = {"fsync": "off", "full_page_writes": "off", "autovacuum": "off", "share
 _DURABLE = {"shared_buffers": "256MB", "max_wal_size": "2GB"}
 
 
-@dataclass(frozen=True)
+@dataclass
 class PostgresServer:
     """A PostgreSQL on a socket in its own folder: no port, no account of ours."""
 
     folder: Path
+    launch: Callable[[], subprocess.Popen[bytes]]
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it, again after `kill`, and wait until it answers."""
+        self.process = self.launch()
+        _wait(self.process, self)
+
+    def kill(self) -> None:
+        """SIGKILL to the server; its children end by themselves. What was committed is in the files all the same."""
+        assert self.process is not None
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        self.process.kill()
+        self.process.wait()
+        psutil.wait_procs(children, 10)
+
+    def stop(self) -> None:
+        """End it, if it runs."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+            self.process.wait(30)
 
     def url(self, database: str = "postgres") -> str:
         return f"postgresql://postgres@/{database}?host={self.folder}"
@@ -63,7 +85,7 @@ def postgres(*, durable: bool = False) -> Iterator[PostgresServer]:
     """A server, gone at the end; `durable` writes as a production server does, else it only looks like it."""
     as_root = os.geteuid() == 0
     folder = Path(tempfile.mkdtemp(prefix="bract-pg-"))
-    server: subprocess.Popen[bytes] | None = None
+    running: PostgresServer | None = None
     try:
         folder.chmod(0o755)
         programs = _programs(folder, as_root)
@@ -83,22 +105,24 @@ def postgres(*, durable: bool = False) -> Iterator[PostgresServer]:
         )
         settings = _COMMON | (_DURABLE if durable else _QUICK)
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
-        with (folder / "log").open("wb") as log:
-            server = subprocess.Popen(
-                [programs / "postgres", "-D", data, "-k", folder, "-h", "", *options],
-                user=user,
-                cwd=folder,
-                env=environment,
-                stdout=log,
-                stderr=log,
-            )
-        running = PostgresServer(folder)
-        _wait(server, running)
+
+        def launch() -> subprocess.Popen[bytes]:
+            with (folder / "log").open("ab") as log:
+                return subprocess.Popen(
+                    [programs / "postgres", "-D", data, "-k", folder, "-h", "", *options],
+                    user=user,
+                    cwd=folder,
+                    env=environment,
+                    stdout=log,
+                    stderr=log,
+                )
+
+        running = PostgresServer(folder, launch)
+        running.start()
         yield running
     finally:
-        if server is not None:
-            server.send_signal(signal.SIGINT)
-            server.wait(30)
+        if running is not None:
+            running.stop()
         shutil.rmtree(folder)
 
 

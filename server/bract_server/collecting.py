@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from bract import flower
 from bract.arrays import read_layout
 from bract.digest import Digest
-from bract.errors import CODES, LATE, QUORUM, SITE_FAILED, SUPERSEDED, UNREACHABLE, BractError
+from bract.errors import CODES, CONCURRENT, DISK, LATE, QUORUM, SITE_FAILED, SUPERSEDED, UNREACHABLE, BractError
 from bract.identity import node_fingerprint
 from bract.plan import Place, RoundPlan
 from bract.signing import Envelope, parse_envelope, unseal, verify_key
@@ -22,6 +22,10 @@ NODE_WAIT = timedelta(seconds=60)
 
 MAX_RESENDS = 3
 """How often a plan is sent again to a site after Flower lost its node or its task."""
+
+OWN = frozenset({SUPERSEDED, UNREACHABLE, CONCURRENT, DISK})
+"""What goes wrong with a contribution at the hub itself: another run, a database or a disk that is away. It ends this run, and
+the next one asks the site again, which sends what it has kept."""
 
 _TTL_SLACK_S = 30.0
 _LOOK = timedelta(seconds=1)
@@ -156,10 +160,16 @@ class _Collecting:
 
     def _receive(self, place: Place, reply: flower.Reply) -> None:
         try:
-            receive(self.hub, self.campaign, self.plan, self.sealed.name, place, reply)
+            sealed = told(reply)
+        except BractError as error:
+            log.warning("round %d: %s is out: %s", self.plan.number, place.site, error.code)
+            self.missing[place.site] = error.code
+            return
+        try:
+            receive(self.hub, self.campaign, self.plan, self.sealed.name, place, sealed)
             self.have.add(place.site)
         except BractError as error:
-            if error.code == SUPERSEDED:
+            if error.code in OWN:
                 raise
             log.warning("round %d: %s is out: %s", self.plan.number, place.site, error.code)
             self.missing[place.site] = error.code
@@ -183,13 +193,11 @@ class _Collecting:
         return away | dict.fromkeys(waits, LATE)
 
 
-def receive(
-    hub: Hub, campaign: Campaign, plan: RoundPlan, plan_digest: Digest, place: Place, reply: flower.Reply
-) -> None:
-    """Verify one answer and its arrays; accepted only if every rule holds, else kept as evidence (digest and code).
+def told(reply: flower.Reply) -> bytes:
+    """The signed contribution in an answer.
 
     Raises:
-        BractError: the code of the rule that does not hold, or that the site gave; `superseded`.
+        BractError: `unreachable` when Flower could not get one; the code that the site gave instead.
     """
     if reply.failed:
         raise BractError(UNREACHABLE, "Flower lost the site's node or its task")
@@ -197,6 +205,15 @@ def receive(
     if not isinstance(sealed, bytes):
         code = reply.payload.get("refused")
         raise BractError(code if isinstance(code, str) and code in CODES else SITE_FAILED)
+    return sealed
+
+
+def receive(hub: Hub, campaign: Campaign, plan: RoundPlan, plan_digest: Digest, place: Place, sealed: bytes) -> None:
+    """Verify one contribution and its arrays; accepted only if every rule holds, else kept as evidence (digest and code).
+
+    Raises:
+        BractError: the code of the rule that does not hold; one of `OWN` when the hub failed, which is not charged to the site.
+    """
     named: Digest | None = None
     update: Digest | None = None
     try:
@@ -209,7 +226,7 @@ def receive(
         verify_arrays(hub.store.path(update), expected)
         hub.registry.accept(envelope, place.site, hub.now())
     except BractError as error:
-        if error.code != SUPERSEDED:
+        if error.code not in OWN:
             hub.registry.reject(place.site, campaign.digest, plan.number, error.code, named, hub.now(), hub.patience)
             hub.discard([update] if update else [])
         raise

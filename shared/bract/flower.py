@@ -9,6 +9,7 @@ Flower takes seconds to load, half of it for one side only: what a single functi
 
 import hashlib
 import io
+import logging
 import os
 import sys
 import threading
@@ -445,6 +446,7 @@ def become_supernode(arguments: Iterable[str]) -> NoReturn:
     from flwr.supernode.cli.flower_supernode import flower_supernode  # noqa: PLC0415
 
     fleet_http_connection.make_simple_http_retry_invoker = patient_retries  # type: ignore[attr-defined]
+    logging.getLogger("flwr").propagate = False  # it prints for itself; ours would print its debugging, too
     sys.argv = ["flower-supernode", *arguments]
     try:
         flower_supernode()

@@ -1,0 +1,33 @@
+"""Whatever is killed, cut, filled or locked in whatever phase: the campaign ends as it should, nothing is lost or spent twice.
+
+Scenarios are data (`tests.faults.scenario`). Those of every process, every phase and every kind of fault run at each change;
+`pytest -m nightly` runs the rest.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict
+
+import pytest
+
+from tests.faults.processes import can_mount
+from tests.faults.scenario import SCENARIOS, FullDisk, Scenario
+from tests.faults.trial import Bench
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+def _cases() -> list[object]:
+    return [
+        pytest.param(one, id=str(one), marks=() if one.ci else (pytest.mark.nightly,))
+        for one in sorted(SCENARIOS, key=lambda one: one.database == "postgresql")
+    ]
+
+
+@pytest.mark.parametrize("scenario", _cases())
+def test_a_fault_costs_no_more_than_it_must(
+    scenario: Scenario, bench: Callable[[str], Bench], record_property: Callable[[str, object], None]
+) -> None:
+    if isinstance(scenario.action, FullDisk) and not can_mount():
+        pytest.skip("mounts are forbidden here")
+    record_property("fault", [str(scenario.action), scenario.phase.name.lower(), str(scenario.outcome)])
+    record_property("tried", asdict(bench(scenario.database).attempt(scenario)))
