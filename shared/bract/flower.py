@@ -79,6 +79,7 @@ epoch = ""
 _PAYLOAD = "bract"
 _HEARTBEAT_S = 2.0
 _PATIENCE_S = 60.0
+_REFUSED = (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN)
 
 
 def bundle() -> bytes:
@@ -271,7 +272,7 @@ def _runtime(
     address: str, ca: bytes | None, component: str, *interceptors: Any, patient: bool = True
 ) -> RuntimeHttpClient:
     """A client of the Runtime API; a patient one tries again for a minute, longer than a task outlives its silence."""
-    retries = make_simple_http_retry_invoker() if patient else None
+    retries = patient_retries(interrupts=False) if patient else None
     if retries is not None:
         retries.max_time = _PATIENCE_S
     return RuntimeHttpClient.from_server_address(
@@ -421,17 +422,24 @@ class ServerTask:
         self._grid.close()
 
 
-def patient_retries() -> RetryInvoker:
+def patient_retries(*, interrupts: bool = True) -> RetryInvoker:
     """Flower's way of trying again, but for ever when it is the line that broke, whatever broke it.
 
     Flower's own gives up for good when a handshake is cut or a certificate has just expired: a hub that restarts behind a
     proxy would so be left by all its sites.
+
+    Args:
+        interrupts: whether a token that is refused ends the whole process by SIGINT, as with Flower; else it is an error of
+            this call alone, as it must be where the process does more than one task.
     """
     retries = make_simple_http_retry_invoker()
     decided = retries.should_giveup
 
     def gives_up(error: Exception) -> bool:
-        return not isinstance(error, httpx.TransportError) and decided is not None and decided(error)
+        if isinstance(error, httpx.TransportError):
+            return False
+        refused = isinstance(error, httpx.HTTPStatusError) and error.response.status_code in _REFUSED
+        return (refused and not interrupts) or (decided is not None and decided(error))
 
     retries.should_giveup = gives_up
     return retries

@@ -88,7 +88,7 @@ class Bench:
     def run(self, wanted: CampaignPlan) -> list[float]:
         """Run a campaign to its end; the seconds of each of its rounds."""
         campaign = self._begin(wanted)
-        self._ended(campaign, 60.0 * wanted.rounds)
+        self._ended(campaign, 60.0 + 60.0 * wanted.rounds)
         return [report.seconds or 0.0 for report in self._committed(campaign)]
 
     def attempt(self, scenario: Scenario) -> Tried:

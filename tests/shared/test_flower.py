@@ -110,4 +110,9 @@ def test_a_line_that_breaks_is_tried_again_whatever_broke_it() -> None:
         "the control: Flower's own gives up"
     )
     assert [ours(error) for error in (cut, expired, refused)] == [False, False, True]
+    stale = httpx.HTTPStatusError(
+        "no", request=httpx.Request("POST", "https://hub"), response=httpx.Response(httpx.codes.UNAUTHORIZED)
+    )
+    calm = flower.patient_retries(interrupts=False).should_giveup
+    assert calm is not None and calm(stale), "a stale token ends a task, not the process: nobody sent SIGINT"
     assert hasattr(fleet_http_connection, "make_simple_http_retry_invoker"), "where `become_supernode` puts it"
