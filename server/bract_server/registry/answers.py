@@ -3,7 +3,8 @@
 Rules:
     1. It is signed with the enrolled key of a site that is not revoked, and speaks of that site.
     2. Its round is proposed and not yet open, in a campaign whose plan names the site and whose data set it is about.
-    3. A clearance is for the plan's purpose, under the consent rule that the hub knows, and lives at most a day.
+    3. A clearance is for the plan's purpose, under the consent rule that the hub knows, lives at most a day, and was not
+       issued before somebody is known to have withdrawn from its snapshot.
     4. A reservation is for the plan's mechanism or a tighter one, within the site's cap by its word and by the hub's own
        account (`bract_server.registry.ledger`), and not over.
     5. A site gives each answer once: the same again changes nothing, another one is refused.
@@ -33,15 +34,18 @@ from bract.errors import (
 from bract.plan import CampaignPlan, Place
 from bract.privacy.spec import Mechanism
 from bract.signing import Envelope, parse_envelope, unseal, verify_key
-from bract.update import Clearance, Refusal, Reservation
+from bract.update import Clearance, Refusal, Reservation, WithdrawalNotice
 from bract.value import decode
 from bract_server.lifecycle import ROUND, RoundMove, RoundState, TaskMove
 from bract_server.registry import ledger
 from bract_server.registry.campaigns import campaign_row, plan_of
+from bract_server.registry.lineage import snapshot_ref
 from bract_server.registry.models import (
     CampaignRow,
     CampaignSiteRow,
     ClearanceRow,
+    NoticeRow,
+    NoticeSnapshotRow,
     RefusalRow,
     ReservationRow,
     RevocationRow,
@@ -74,8 +78,8 @@ class Answers(Store):
         """Take a signed `Clearance`.
 
         Raises:
-            BractError: `unknown-site`, `untrusted`, `unknown-campaign`, `wrong-state`, `stale-clearance` (expired),
-                `no-clearance` (another data set, purpose or rule, or too long a life), `quarantined`.
+            BractError: `unknown-site`, `untrusted`, `unknown-campaign`, `wrong-state`, `stale-clearance` (expired, or
+                withdrawn from), `no-clearance` (another data set, purpose or rule, or too long a life), `quarantined`.
         """
         with self.writing(at) as unit:
             value = _signed_by(unit.session, site, Clearance, envelope)
@@ -85,6 +89,7 @@ class Answers(Store):
             check_free(unit.session, site)
             move(unit.session, row, site, TaskMove.CLEAR)
             _check_clearance(value, plan, at)
+            _check_notices(unit.session, value)
             unit.session.add(
                 ClearanceRow(
                     round_id=row.id,
@@ -299,6 +304,14 @@ def _check_clearance(value: Clearance, plan: CampaignPlan, at: datetime) -> None
         raise BractError(STALE_CLEARANCE, "the clearance has expired")
     if value.expires_at - at > LONGEST:
         raise BractError(NO_CLEARANCE, "the clearance would live longer than a day")
+
+
+def _check_notices(session: Session, value: Clearance) -> None:
+    """Rule 3. A snapshot may come again, once everybody whom notices were about is in it by consent again."""
+    named = select(NoticeRow.envelope).join(NoticeSnapshotRow, NoticeSnapshotRow.notice_id == NoticeRow.id)
+    for envelope in session.scalars(named.where(NoticeSnapshotRow.ref == snapshot_ref(value.site, value.snapshot))):
+        if value.issued_at <= decode(WithdrawalNotice, parse_envelope(envelope).payload).noticed_at:
+            raise BractError(STALE_CLEARANCE, "somebody withdrew from its snapshot after it was issued")
 
 
 def _check_reservation(value: Reservation, plan: CampaignPlan, at: datetime) -> None:

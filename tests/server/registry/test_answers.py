@@ -165,6 +165,19 @@ def test_an_expired_reservation_is_no_reservation_but_stays_spent(world: World, 
     assert world.registry.spent("alder", "adult") == (MECHANISM,)
 
 
+def test_a_clearance_from_before_a_withdrawal_that_its_snapshot_is_named_in_is_refused(
+    world: World, proposed: Digest
+) -> None:
+    """A site that heard no answer says the same again, and somebody may have withdrawn in between."""
+    world.registry.withdraw("alder", world.notice("alder", named("snapshot alder")), AT)
+    early, late = (world.clearance("alder", proposed, 1, issued_at=AT + timedelta(minutes=after)) for after in (-1, 1))
+    with pytest.raises(BractError) as refusal:
+        world.registry.clear("alder", early, AT)
+    assert refusal.value.code == STALE_CLEARANCE
+    world.registry.clear("birch", world.clearance("birch", proposed, 1, issued_at=AT - timedelta(minutes=1)), AT)
+    world.registry.clear("alder", late, AT + timedelta(minutes=1))
+
+
 def test_a_refusal_needs_a_known_code(world: World, proposed: Digest) -> None:
     with pytest.raises(BractError) as refusal:
         world.registry.refuse("alder", world.refusal("alder", proposed, 1, "because of Jane"), AT)
