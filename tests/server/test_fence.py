@@ -190,3 +190,48 @@ def test_tasks_are_handed_to_this_machine_alone(client: tuple[str, int] | None, 
 
 def test_a_body_that_does_not_come_is_given_up() -> None:
     assert asked("/v1/fleet/x", ("127.0.0.1", 1), ("127.0.0.1", 8000), body_s=0.2) == 408
+
+
+def test_flower_behind_the_fence_serves_its_own_and_nobody_else(tmp_path: Path) -> None:
+    """The real coordinator: an operator lists nodes, the launcher asks for tasks with its secret; without, nobody does."""
+    from bract.errors import OPERATOR_TOKEN, BractError
+    from bract.files import read_private
+    from bract.flower import Operator, TaskQueue, TaskType
+    from bract.supervisor import environment, python
+
+    home = homes.create(tmp_path / "hub", name="hub", fleet_port=free_port(), wire_port=free_port(), at=now())
+    process = subprocess.Popen(python("bract_server.coordinator", str(home.root)), env=environment(home.root))
+    fleet, ca = home.settings().near_fleet, home.authority_file.read_bytes()
+    try:
+        token = read_private(home.operator_token).decode().strip()
+        with Operator(fleet, ca, token) as operator:
+            for _ in range(300):
+                with suppress(BractError):
+                    operator.nodes()
+                    break
+                time.sleep(0.1)
+            assert operator.nodes() == {}
+        with Operator(fleet, ca, "wrong") as stranger, pytest.raises(BractError) as refused:
+            stranger.nodes()
+        assert refused.value.code == OPERATOR_TOKEN
+        ours, theirs = (
+            TaskQueue(TaskType.SERVER_APP, fleet, ca, secret)
+            for secret in (read_private(home.superexec_secret), b"x" * 43)
+        )
+        assert ours.acquire() is None
+        with pytest.raises(BractError):
+            theirs.acquire()
+        for queue in (ours, theirs):
+            queue._client.close()
+        context = ssl.create_default_context(cafile=home.authority_file)
+        with httpx.Client(base_url=f"https://{fleet}", verify=context, timeout=10) as anyone:
+            assert anyone.get("/docs").status_code == 404
+            anyone.headers["content-type"] = "application/protobuf"
+            for path in ("/v1/runtime/acquire-task", "/v1/control/list-runs"):
+                assert anyone.post(path, content=b"").status_code in (401, 403), path
+            assert anyone.post("/v1/fleet/x", content=bytes((8 << 20) + 1)).status_code == 413
+        process.terminate()
+        assert process.wait(20) in (0, -15)
+    finally:
+        process.kill()
+        process.wait()
