@@ -79,7 +79,15 @@ def commit(w: World) -> Callable[[], object]:
     return partial(w.registry.commit_round, C, 1, version, state, shares, {}, 4000, AT)
 
 
+def run_opened(w: World) -> None:
+    """The first run, unless it is there."""
+    if w.registry.newest_run(C) is None:
+        w.registry.open_run(PLAN.name, None, failed=False, at=AT)
+
+
 STORY: list[Step[World]] = [
+    Step("open_run", lambda w: partial(run_opened, w)),
+    Step("take_run", lambda w: partial(w.registry.take_run, PLAN.name, 1, "11", AT)),
     Step("propose", lambda w: partial(w.registry.propose, C, AT), STATE),
     Step("clear", lambda w: partial(w.registry.clear, "alder", w.clearance("alder", C, 1), AT)),
     Step("reserve", lambda w: partial(w.registry.reserve, "alder", w.reservation("alder", C, 1), AT)),
