@@ -220,7 +220,8 @@ class HubClient:
 
         def attempt() -> None:
             offset = min(part.stat().st_size, size) if part.exists() else 0
-            call = self._getting(pb.GetRequest(digest=digest, offset=offset))
+            get: Any = self._channel.unary_stream(f"/{ARRAYS}/Get", pb.GetRequest.SerializeToString, unpack)
+            call = get(pb.GetRequest(digest=digest, offset=offset))
             try:
                 with watched(call.cancel, self._stall_s, time.monotonic) as moved:
                     receive(part, path, digest, size, _told(call, moved), offset=offset)
@@ -260,12 +261,6 @@ class HubClient:
                 call.result()
             except grpc.FutureCancelledError as error:
                 raise BractError(UNREACHABLE, "the hub takes nothing any more") from error
-
-    def _getting(self, request: pb.GetRequest) -> Any:
-        get: grpc.UnaryStreamMultiCallable[pb.GetRequest, memoryview] = self._channel.unary_stream(
-            f"/{ARRAYS}/Get", pb.GetRequest.SerializeToString, unpack
-        )
-        return get(request)
 
     def _stat(self, digest: Digest) -> pb.StatReply:
         reply: pb.StatReply = unary_call(self._channel, "Stat")(pb.StatRequest(digest=digest), timeout=CALL_S)
