@@ -211,11 +211,8 @@ class World:
         campaign: Any = type("Campaign", (), {"plan": self.campaign, "digest": self.plan.campaign, "envelope": b""})
         return secure.collect(hub, campaign, self.sealed, self.plan, self.receive)
 
-    def receive(self, place: Place, reply: Any) -> None:
+    def receive(self, place: Place, signed: bytes) -> None:
         """What the rounds do with a contribution, as far as it matters here."""
-        signed = reply.payload.get("contribution")
-        if not isinstance(signed, bytes):
-            raise BractError(str(reply.payload["refused"]))
         key = verify_key(next(key.verify_key for key in self.plan.keys if key.site == place.site))
         self.books.accepted[place.site] = unseal(Contribution, parse_envelope(signed), key).update
 

@@ -193,15 +193,15 @@ class _Collecting:
         return away | dict.fromkeys(waits, LATE)
 
 
-def told(reply: flower.Reply) -> bytes:
-    """The signed contribution in an answer.
+def told(reply: flower.Reply, what: str = "contribution") -> bytes:
+    """The signed contribution in an answer, or what else was asked for.
 
     Raises:
         BractError: `unreachable` when Flower could not get one; the code that the site gave instead.
     """
     if reply.failed:
         raise BractError(UNREACHABLE, "Flower lost the site's node or its task")
-    sealed = reply.payload.get("contribution")
+    sealed = reply.payload.get(what)
     if not isinstance(sealed, bytes):
         code = reply.payload.get("refused")
         raise BractError(code if isinstance(code, str) and code in CODES else SITE_FAILED)

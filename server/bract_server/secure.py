@@ -18,7 +18,7 @@ from typing import TypeVar
 
 from bract import flower
 from bract.digest import Digest
-from bract.errors import BAD_SHARE, CODES, LATE, QUORUM, SITE_FAILED, SUPERSEDED, UNREACHABLE, UNTRUSTED, BractError
+from bract.errors import BAD_SHARE, LATE, QUORUM, UNREACHABLE, UNTRUSTED, BractError
 from bract.identity import node_fingerprint
 from bract.plan import Place, RoundPlan
 from bract.secure.shares import share_digest
@@ -42,12 +42,13 @@ from bract.secure.stages import (
 )
 from bract.signing import Envelope
 from bract.value import encode
+from bract_server.collecting import OWN, told
 from bract_server.means import Hub
 from bract_server.registry.store import Campaign
 from bract_server.unmask import Mean, Opened, opening
 
-Receive = Callable[[Place, flower.Reply], None]
-"""Takes a site's masked contribution, as any other; raises what is wrong with it."""
+Take = Callable[[Place, bytes], None]
+"""Takes what a site signed at a stage; raises what is wrong with it."""
 
 _TTL_SLACK_S = 30.0
 _Said = TypeVar("_Said", Advert, Dealing, Agreement, Unmasking)
@@ -55,7 +56,7 @@ _Said = TypeVar("_Said", Advert, Dealing, Agreement, Unmasking)
 log = logging.getLogger("bract.secure")
 
 
-def collect(hub: Hub, campaign: Campaign, sealed: Envelope, plan: RoundPlan, receive: Receive) -> Opened:
+def collect(hub: Hub, campaign: Campaign, sealed: Envelope, plan: RoundPlan, receive: Take) -> Opened:
     """Lead the sites through the stages and open the sum of what they sent.
 
     Args:
@@ -63,11 +64,11 @@ def collect(hub: Hub, campaign: Campaign, sealed: Envelope, plan: RoundPlan, rec
         campaign: one whose plan has `secure`.
         sealed: the round's signed plan.
         plan: what is in it.
-        receive: takes a contribution.
+        receive: takes a contribution, masked or not, as any other round does.
 
     Raises:
         Stopped: as `Hub.pause`.
-        BractError: `superseded`.
+        BractError: what fails at the hub itself, `collecting.OWN`.
     """
     spec = campaign.plan.secure
     assert spec is not None  # noqa: S101 - as the caller promises
@@ -75,7 +76,7 @@ def collect(hub: Hub, campaign: Campaign, sealed: Envelope, plan: RoundPlan, rec
     try:
         weights, mean = stages.run(receive)
     except BractError as error:
-        if error.code == SUPERSEDED:
+        if error.code in OWN:
             raise
         log.warning("round %d is not opened: %s", plan.number, error)
         weights, mean = {}, None
@@ -93,13 +94,13 @@ class _Stages:
     spec: SecureSpec
     missing: dict[str, str] = field(default_factory=dict)
 
-    def run(self, receive: Receive) -> tuple[dict[str, float], Path]:
+    def run(self, receive: Take) -> tuple[dict[str, float], Path]:
         quorum = self.campaign.plan.quorum
         adverts: dict[str, str] = {}
 
-        def advert(place: Place, reply: flower.Reply) -> None:
-            self._signed(Advert, place, reply)
-            adverts[place.site] = _answer(reply).decode()
+        def advert(place: Place, data: bytes) -> None:
+            self._signed(Advert, place, data)
+            adverts[place.site] = data.decode()
 
         self._ask("advertise", {place.site: b"" for place in self.plan.cohort}, advert, quorum)
         question = RosterQuestion(tuple(adverts[name] for name in sorted(adverts)))
@@ -117,8 +118,8 @@ class _Stages:
         _enough(roster.names, self.campaign.plan.quorum, "advertised keys")
         dealings: dict[str, Dealing] = {}
 
-        def dealing(place: Place, reply: flower.Reply) -> None:
-            value = self._signed(Dealing, place, reply)
+        def dealing(place: Place, data: bytes) -> None:
+            value = self._signed(Dealing, place, data)
             if value.roster != roster.digest or tuple(one.peer for one in value.dealt) != roster.names:
                 raise BractError(BAD_SHARE, "shares for another roster")
             dealings[place.site] = value
@@ -127,7 +128,7 @@ class _Stages:
         _enough(dealings, self.campaign.plan.quorum, "dealt shares")
         return dealings
 
-    def _masked(self, roster: Roster, dealings: Mapping[str, Dealing], receive: Receive) -> None:
+    def _masked(self, roster: Roster, dealings: Mapping[str, Dealing], receive: Take) -> None:
         boxes = {name: {one.peer: one.box for one in dealings[name].dealt} for name in sorted(dealings)}
         have = self._contributions()
         questions = {
@@ -144,12 +145,12 @@ class _Stages:
             raise BractError(QUORUM, "the round was begun with other sites")
         agreements: dict[str, bytes] = {}
 
-        def agreement(place: Place, reply: flower.Reply) -> None:
-            value = self._signed(Agreement, place, reply)
+        def agreement(place: Place, data: bytes) -> None:
+            value = self._signed(Agreement, place, data)
             sharers = tuple(sorted(dealings))
             if value != Agreement(place.site, self.sealed.name, roster.digest, sharers, survivors):
                 raise BractError(UNTRUSTED, "another set of survivors")
-            agreements[place.site] = _answer(reply)
+            agreements[place.site] = data
 
         question = encode(SurvivorsQuestion(survivors))
         self._ask("agree", dict.fromkeys(survivors, question), agreement, self.spec.threshold)
@@ -163,8 +164,8 @@ class _Stages:
         gone = sorted(set(dealings) - survivors)
         unmaskings: dict[str, Unmasking] = {}
 
-        def unmasking(place: Place, reply: flower.Reply) -> None:
-            value = self._signed(Unmasking, place, reply)
+        def unmasking(place: Place, data: bytes) -> None:
+            value = self._signed(Unmasking, place, data)
             if [one.peer for one in value.seeds] != sorted(survivors) or [one.peer for one in value.keys] != gone:
                 raise BractError(BAD_SHARE, "shares of other sites than asked for")
             holder = roster.names.index(place.site)
@@ -183,9 +184,8 @@ class _Stages:
         """The masked updates that the round has, by site."""
         return {one.site: one.update for one in self.hub.registry.contributions(self.campaign.digest, self.plan.number)}
 
-    def _signed(self, cls: type[_Said], place: Place, reply: flower.Reply) -> _Said:
+    def _signed(self, cls: type[_Said], place: Place, data: bytes) -> _Said:
         """What a site signed; that it is not what it should be is kept as evidence."""
-        data = _answer(reply)
         try:
             value = open_signed(cls, data, self.plan, self.sealed.name)
             if value.site != place.site:
@@ -196,7 +196,7 @@ class _Stages:
             raise
         return value
 
-    def _ask(self, stage: Stage, questions: Mapping[str, bytes], take: Receive, enough: int) -> None:
+    def _ask(self, stage: Stage, questions: Mapping[str, bytes], take: Take, enough: int) -> None:
         """Ask sites and take their answers, until all are in, the grace after `enough` is over, or the deadline."""
         pending = self._send(stage, questions)
         taken, enough_since = 0, None
@@ -206,14 +206,7 @@ class _Stages:
                 if reply is None:
                     continue
                 del pending[message]
-                try:
-                    take(place, reply)
-                    taken += 1
-                except BractError as error:
-                    if error.code == SUPERSEDED:
-                        raise
-                    log.warning("round %d: %s is out at %s: %s", self.plan.number, place.site, stage, error.code)
-                    self.missing[place.site] = error.code
+                taken += self._took(stage, place, reply, take)
             now = self.hub.now()
             if taken >= enough:
                 enough_since = enough_since or now
@@ -223,6 +216,23 @@ class _Stages:
             if pending:
                 self.hub.pause()
         self.missing.update({place.site: LATE for place in pending.values()})
+
+    def _took(self, stage: Stage, place: Place, reply: flower.Reply, take: Take) -> bool:
+        """Whether the answer was taken; else its site is missing. What fails at the hub itself is not the site's fault."""
+        try:
+            data = told(reply, "contribution" if stage == "mask" else "answer")
+        except BractError as error:
+            self.missing[place.site] = error.code
+            return False
+        try:
+            take(place, data)
+        except BractError as error:
+            if error.code in OWN:
+                raise
+            log.warning("round %d: %s is out at %s: %s", self.plan.number, place.site, stage, error.code)
+            self.missing[place.site] = error.code
+            return False
+        return True
 
     def _send(self, stage: Stage, questions: Mapping[str, bytes]) -> dict[str, Place]:
         """Push to each site its question; the messages' places."""
@@ -243,16 +253,6 @@ class _Stages:
             else:
                 self.missing[place.site] = UNREACHABLE
         return pending
-
-
-def _answer(reply: flower.Reply) -> bytes:
-    if reply.failed:
-        raise BractError(UNREACHABLE, "Flower lost the site's node or its task")
-    answer = reply.payload.get("answer")
-    if isinstance(answer, bytes):
-        return answer
-    code = reply.payload.get("refused")
-    raise BractError(code if isinstance(code, str) and code in CODES else SITE_FAILED)
 
 
 def _enough(sites: Collection[str], least: int, did: str) -> None:
