@@ -56,7 +56,8 @@ def lives(world: Federation, kill: tuple[type[Any], str, str] | None) -> bool:
     if child == 0:
         code = 1
         try:
-            for registry in (world.registry, *(place.site.registry for place in world.places.values())):
+            registries: list[Any] = [world.registry, *(place.site.registry for place in world.places.values())]
+            for registry in registries:
                 registry._engine.dispose(close=False)  # the parent's connections are its own
             if kill is not None:
                 arm(*kill)
