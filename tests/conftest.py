@@ -1,11 +1,18 @@
 """Databases for the tests: every test that asks for `database_url` runs on SQLite and on a real PostgreSQL."""
 
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 from tests.postgres import PostgresServer, postgres
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Summaries are printed by the process that gathers the results, which need not be one that runs tests."""
+    for name in ("tests.faults.summary", "tests.hostile.summary"):
+        config.pluginmanager.register(import_module(name), name)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

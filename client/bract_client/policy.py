@@ -161,7 +161,9 @@ def enough_sites(policy: SitePolicy, plan: CampaignPlan) -> None:
 def unforeseeable(policy: SitePolicy, plan: CampaignPlan) -> None:
     """Nobody can foresee the draws, unless the data set is kept for seeded tests."""
     if plan.seeded_test is not None and plan.dataset not in policy.test_datasets:
-        raise BractError(POLICY, f"test_datasets: a seeded test has no DP guarantee, and {plan.dataset} is not on the list")
+        raise BractError(
+            POLICY, f"test_datasets: a seeded test has no DP guarantee, and {plan.dataset} is not on the list"
+        )
 
 
 RULES = (
