@@ -198,6 +198,7 @@ def federation(folder: Path, postgres: Any = None) -> Iterator[World]:
         for lines in world.lines.values():
             for line in lines:
                 line.close()
+        world.registry._engine.dispose()
         _, alive = psutil.wait_procs(started, 10)
         assert [process.cmdline() for process in alive] == [], "nothing is left behind"
 

@@ -1,7 +1,5 @@
 """How far a campaign's first round is, read from what stands on disk: the hub's registry, the victim's, the hub's arrays."""
 
-import time
-
 from sqlalchemy import Engine, func, select
 from sqlalchemy.orm import Session
 
@@ -17,8 +15,6 @@ from bract_server.registry import models as hub
 from tests.faults.processes import NAMES, World
 from tests.faults.scenario import VICTIM, Phase
 
-_EVERY_S = 0.002
-
 
 class Watch:
     """Reads, and never writes; a database that is away is one that tells nothing new."""
@@ -31,13 +27,6 @@ class Watch:
     def close(self) -> None:
         self._hub.dispose()
         self._site.dispose()
-
-    def until(self, campaign: Digest, phase: Phase, seconds: float) -> None:
-        """Wait for a phase of the campaign's first round."""
-        deadline = time.monotonic() + seconds
-        while not self.reached(campaign, phase):
-            assert time.monotonic() < deadline, f"{phase.name} was not reached within {seconds:g} s"
-            time.sleep(_EVERY_S)
 
     def reached(self, campaign: Digest, phase: Phase) -> bool:
         """Whether the campaign's first round has come so far."""
