@@ -91,16 +91,12 @@ class World:
 
     def processes(self, process: Process, name: str) -> list[psutil.Process]:
         """Who runs this module for this folder now."""
-        found = []
-        for one in psutil.process_iter():
-            try:
-                words = one.cmdline()
-                ours = any(word == str(self.home(name)) or word.startswith(f"{self.home(name)}/") for word in words)
-                if ours and process in words and "bract.leash" not in words and one.status() != psutil.STATUS_ZOMBIE:
-                    found.append(one)
-            except (psutil.NoSuchProcess, psutil.ZombieProcess):
-                continue
-        return found
+        return [one for one, words in _commands() if self._runs(words, process, name)]
+
+    def _runs(self, words: list[str], process: Process, name: str) -> bool:
+        home = str(self.home(name))
+        ours = any(word == home or word.startswith(f"{home}/") for word in words)
+        return ours and process in words and "bract.leash" not in words
 
     def kill(self, process: Process) -> None:
         """SIGKILL to whoever is that process now: of the hub, or of the victim."""
@@ -117,14 +113,11 @@ class World:
 
     def crew(self) -> dict[str, int]:
         """How many of each process run now; of a ServerApp, there is one while a campaign runs."""
-        told = {
-            f"hub {one.name}": len(self.processes(one, "hub"))
-            for one in (Process.HUB, Process.GATEWAY, Process.COORDINATOR, Process.LAUNCHER, Process.SERVER_APP)
-        }
-        for name in self.sites:
-            for one in (Process.SITE, Process.SUPERNODE, Process.EXECUTOR, Process.TRAINER):
-                told[f"{name} {one.name}"] = len(self.processes(one, name))
-        return told
+        at_hub = (Process.HUB, Process.GATEWAY, Process.COORDINATOR, Process.LAUNCHER, Process.SERVER_APP)
+        at_sites = (Process.SITE, Process.SUPERNODE, Process.EXECUTOR, Process.TRAINER)
+        places = [("hub", one) for one in at_hub] + [(name, one) for name in self.sites for one in at_sites]
+        running = [words for _, words in _commands()]
+        return {f"{name} {one.name}": sum(self._runs(w, one, name) for w in running) for name, one in places}
 
     def whole(self) -> bool:
         """Whether every process runs once, and no ServerApp does."""
@@ -145,6 +138,18 @@ class World:
         except (BractError, httpx.HTTPError):
             return 0
         return sum(node.status == "online" for node in listed)
+
+
+def _commands() -> list[tuple[psutil.Process, list[str]]]:
+    """Every living process and its command."""
+    found = []
+    for one in psutil.process_iter():
+        try:
+            if one.status() != psutil.STATUS_ZOMBIE:
+                found.append((one, one.cmdline()))
+        except psutil.NoSuchProcess:
+            continue
+    return found
 
 
 def _join(world: World, name: str, part: Any, runtime_port: int, truly: hub_settings.HubSettings) -> None:
