@@ -35,7 +35,7 @@ SEED = 11
 STEPS = 40
 ROUNDS = 2
 _STARTS = 3
-_POLL_S = 0.002
+_POLL_S = 0.01
 _ENDED = ("completed", "failed", "stopped")
 
 

@@ -28,7 +28,7 @@ from bract_server.hub import open_registry, open_store
 from bract_server.registry.store import HubRegistry
 from tests.federation import NAMES, now, small_plan
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.nightly, pytest.mark.slow, pytest.mark.timeout(300)]
 
 TASK_TIMEOUT_S = 60.0
 """Flower believes for this long that a process which says nothing lives."""

@@ -134,10 +134,10 @@ def test_nobody_is_admitted_who_does_not_consent(engine: Engine, steps: list[Ste
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=STEPS)
 def test_nobody_is_admitted_who_does_not_consent_in_many_histories(engine: Engine, steps: list[Step]) -> None:
-    """60 on each database."""
+    """30 on each database, beside those of `test_interleavings`."""
     play(engine, steps)
 
 

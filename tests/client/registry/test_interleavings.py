@@ -250,7 +250,7 @@ def test_five_hundred_interleavings_admit_only_who_consents(database_url: str, t
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("part", range(4))
+@pytest.mark.parametrize("part", [0, *(pytest.param(part, marks=pytest.mark.nightly) for part in (1, 2, 3))])
 def test_ten_thousand_interleavings_admit_only_who_consents(folder: Path, part: int) -> None:
     engine, _ = open_registry(f"sqlite:///{folder / 'empty.db'}")
     engine.dispose()

@@ -130,8 +130,9 @@ def test_a_notice_touches_what_the_script_reaches(world: World, parts: list[Dige
 
 @pytest.mark.slow
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-def test_two_thousand_graphs(world: World, parts: list[Digest]) -> None:
-    for drawn in _graphs(2000, 4):
+@pytest.mark.parametrize("many", [500, pytest.param(2000, marks=pytest.mark.nightly)])
+def test_many_graphs(world: World, parts: list[Digest], many: int) -> None:
+    for drawn in _graphs(many, 4):
         _compare(world, drawn, parts, len(drawn["kinds"]))
 
 
