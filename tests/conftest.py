@@ -15,17 +15,8 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(import_module(name), name)
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What is marked `nightly` runs only where it is asked for: `pytest -m nightly`.
-
-    Where several processes test (`--dist loadgroup`), one of them has whatever starts federations of real processes, which
-    need the machine's time, from the beginning; the others share the rest by files.
-    """
-    for item in items:
-        heavy = item.path.parent.name in ("faults", "journey")
-        item.add_marker(pytest.mark.xdist_group("processes" if heavy else str(item.path)))
-    items.sort(key=lambda item: item.path.parent.name not in ("faults", "journey"))
+    """What is marked `nightly` runs only where it is asked for: `pytest -m nightly`."""
     if "nightly" in config.option.markexpr:
         return
     nightly = [item for item in items if item.get_closest_marker("nightly")]

@@ -21,7 +21,19 @@ from pathlib import Path
 import httpx
 
 from bract.arrays import read_layout
-from bract.errors import LOG_FORKED, NO_RESERVATION, POLICY, SITE_FAILED, STATE, TOO_LARGE, BractError
+from bract.errors import (
+    CONCURRENT,
+    DISK,
+    LOG_FORKED,
+    NO_RESERVATION,
+    POLICY,
+    SITE_FAILED,
+    STATE,
+    TOO_LARGE,
+    TOO_OFTEN,
+    UNREACHABLE,
+    BractError,
+)
 from bract.files import read_private
 from bract.flower import ClientTask, TaskQueue, TaskType, bundle_files
 from bract.logs import start_logging
@@ -41,6 +53,9 @@ _POLL_S = 0.4
 _WATCH_S = 2.0
 _PROPOSALS_WAIT_S = 15.0
 _AFTER_ERROR_S = 2.0
+
+_PASSING = frozenset({UNREACHABLE, TOO_OFTEN, CONCURRENT, DISK})
+"""Trouble that may be gone in a moment: the same answer is then given again, and no refusal is signed for it."""
 
 log = logging.getLogger("bract.executor")
 
@@ -122,6 +137,8 @@ def answer_proposals(site: Site, home: SiteHome, hub: HubClient) -> None:
                     hub.clear(answer.clearance)
                     hub.reserve(answer.reservation)
                 except BractError as error:
+                    if error.code in _PASSING:
+                        raise
                     log.warning("proposal refused: %s", error)
                     hub.refuse(site.refusal(offer.proposal, error.code, key))
             for receipt in hub.receipts(site.registry.last_receipt()):

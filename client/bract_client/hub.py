@@ -16,7 +16,7 @@ from typing import Any, Self, TypeVar
 import grpc
 
 from bract.digest import Digest
-from bract.errors import CONCURRENT, DIGEST_MISMATCH, UNREACHABLE, BractError
+from bract.errors import CONCURRENT, DIGEST_MISMATCH, UNKNOWN_SITE, UNREACHABLE, BractError
 from bract.files import read_private
 from bract.identity import check_time, load_certificate
 from bract.log.witness import Reply, Word
@@ -168,13 +168,13 @@ class HubClient:
             return reply_value(unary_call(self._channel, "Witness")(word_message(word), timeout=CALL_S))
 
     def wanted(self, campaign: Digest, number: int) -> bool:
-        """Whether a round still runs; yes while the hub is away, since it may come back to it."""
+        """Whether a round still runs; yes while the hub is away or has trouble of its own, since it may come back to it."""
         try:
             reply = unary_call(self._channel, "Wanted")(
                 pb.WantedRequest(campaign=campaign, number=number), timeout=CALL_S
             )
         except grpc.RpcError as error:
-            return refusal(error).code == UNREACHABLE
+            return refusal(error).code != UNKNOWN_SITE
         return bool(reply.wanted)
 
     def put(self, path: Path, digest: Digest) -> None:

@@ -129,6 +129,7 @@ class Site:
         if len(plan.cohort) < self.policy.min_cohort:
             raise BractError(POLICY, "the cohort is smaller than this site's policy allows")
         _check_clock(plan.opened_at, at)
+        _check_fit(plan, asked)
         if at >= plan.deadline:
             raise BractError(LATE, "the plan's deadline is past")
         begun = self.registry.begun(plan.campaign, plan.number)
@@ -144,6 +145,15 @@ class Site:
             raise BractError(UNKNOWN_SITE, "the campaign does not name this site")
         permit(self.policy, plan)
         return plan
+
+
+def _check_fit(plan: RoundPlan, campaign: CampaignPlan) -> None:
+    """A round is of the campaign's sites, each once, and takes no longer than the campaign says."""
+    cohort = [place.site for place in plan.cohort]
+    if len(set(cohort)) != len(cohort) or not set(cohort) <= {site.name for site in campaign.sites}:
+        raise BractError(UNTRUSTED, "the cohort has a site twice, or one that the campaign does not name")
+    if plan.deadline > plan.opened_at + timedelta(seconds=campaign.deadline_s):
+        raise BractError(UNTRUSTED, "the round would take longer than the campaign's deadline")
 
 
 def _check_clock(said: datetime, at: datetime) -> None:

@@ -16,7 +16,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -103,7 +103,8 @@ class Calls:
         self._share.call(site)
         if self._door.site_of_certificate(certificate_fingerprint(certificate)) != site:
             raise BractError(UNKNOWN_SITE)
-        self._door.seen(site, at)
+        with suppress(BractError):  # when a site was last seen is nice to know, and no reason to refuse it
+            self._door.seen(site, at)
         return site
 
     def _guarded(

@@ -16,6 +16,7 @@ from bract.objectives.spec import CATALOGUE
 from bract.plan import CampaignPlan
 from bract.privacy.accounting import epsilon
 from bract.receipt import EncoderVersion
+from bract.secure.ring import bounded_clip, scale_of
 from bract.value import decode, digest_value, read_toml
 from bract_server.arrays import ArrayStore
 from bract_server.home import HubHome
@@ -52,6 +53,8 @@ def create(registry: HubRegistry, store: ArrayStore, plan: CampaignPlan, at: dat
     from bract.objectives.build import build  # noqa: PLC0415
 
     arrays = arrays_of(build(plan.encoder, plan.objective, plan.seed))
+    if plan.secure is not None and plan.secure.noise is not None:
+        bounded_clip(scale_of(plan.secure, len(plan.sites)), sum(array.size for array in arrays.values()))
     with tempfile.TemporaryDirectory(dir=store.scratch) as folder:
         path = Path(folder) / "arrays"
         write_arrays(path, arrays)

@@ -28,7 +28,7 @@ OWN = frozenset({SUPERSEDED, UNREACHABLE, CONCURRENT, DISK})
 the next one asks the site again, which sends what it has kept."""
 
 _TTL_SLACK_S = 30.0
-_LOOK = timedelta(seconds=1)
+LOOK = timedelta(seconds=1)
 
 log = logging.getLogger("bract.collecting")
 
@@ -139,7 +139,7 @@ class _Collecting:
         now = self.hub.now()
         if not self._unsent or now < self._look or now >= self.plan.deadline:
             return
-        self._look = now + _LOOK
+        self._look = now + LOOK
         for site in self.post.send(self.hub, self.campaign, self.sealed, self.plan, self._unsent):
             del self._unsent[site]
         if now >= self._began + NODE_WAIT:

@@ -66,7 +66,9 @@ def run_round(hub: Hub, post: Post, campaign: Campaign) -> bool:
         missing |= collect(hub, post, campaign, sealed, plan)
         return close(hub, campaign, plan, missing)
     if plan.deadline <= hub.now():  # a sum is opened at once or never
+        updates = hub.registry.updates(campaign.digest, plan.number)
         hub.registry.abort_round(campaign.digest, plan.number, missing, hub.now())
+        hub.discard(updates)
         return False
     opened = secure.collect(hub, campaign, sealed, plan, partial(receive, hub, campaign, plan, sealed.name))
     try:

@@ -10,17 +10,21 @@ another set of sites answers than before, they refuse, and the round is aborted.
 """
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
 
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
 from bract import flower
 from bract.digest import Digest
 from bract.errors import BAD_SHARE, LATE, QUORUM, UNREACHABLE, UNTRUSTED, BractError
 from bract.identity import node_fingerprint
 from bract.plan import Place, RoundPlan
+from bract.secure.agreement import exchanged
 from bract.secure.shares import share_digest
 from bract.secure.spec import SecureSpec
 from bract.secure.stages import (
@@ -40,9 +44,9 @@ from bract.secure.stages import (
     open_signed,
     share_bytes,
 )
-from bract.signing import Envelope
+from bract.signing import Envelope, parse_envelope
 from bract.value import encode
-from bract_server.collecting import OWN, told
+from bract_server.collecting import LOOK, MAX_RESENDS, NODE_WAIT, OWN, told
 from bract_server.means import Hub
 from bract_server.registry.store import Campaign
 from bract_server.unmask import Mean, Opened, opening
@@ -99,8 +103,8 @@ class _Stages:
         adverts: dict[str, str] = {}
 
         def advert(place: Place, data: bytes) -> None:
-            self._signed(Advert, place, data)
-            adverts[place.site] = data.decode()
+            self._signed(Advert, place, data, _usable)
+            adverts[place.site] = parse_envelope(data).to_json().decode()
 
         self._ask("advertise", {place.site: b"" for place in self.plan.cohort}, advert, quorum)
         question = RosterQuestion(tuple(adverts[name] for name in sorted(adverts)))
@@ -150,7 +154,7 @@ class _Stages:
             sharers = tuple(sorted(dealings))
             if value != Agreement(place.site, self.sealed.name, roster.digest, sharers, survivors):
                 raise BractError(UNTRUSTED, "another set of survivors")
-            agreements[place.site] = data
+            agreements[place.site] = parse_envelope(data).to_json()
 
         question = encode(SurvivorsQuestion(survivors))
         self._ask("agree", dict.fromkeys(survivors, question), agreement, self.spec.threshold)
@@ -184,12 +188,15 @@ class _Stages:
         """The masked updates that the round has, by site."""
         return {one.site: one.update for one in self.hub.registry.contributions(self.campaign.digest, self.plan.number)}
 
-    def _signed(self, cls: type[_Said], place: Place, data: bytes) -> _Said:
+    def _signed(
+        self, cls: type[_Said], place: Place, data: bytes, check: Callable[[_Said], None] = lambda _: None
+    ) -> _Said:
         """What a site signed; that it is not what it should be is kept as evidence."""
         try:
             value = open_signed(cls, data, self.plan, self.sealed.name)
             if value.site != place.site:
                 raise BractError(UNTRUSTED, "a site speaks for itself only")
+            check(value)
         except BractError as error:
             hub, number = self.hub, self.plan.number
             hub.registry.reject(place.site, self.campaign.digest, number, error.code, None, hub.now(), hub.patience)
@@ -197,25 +204,40 @@ class _Stages:
         return value
 
     def _ask(self, stage: Stage, questions: Mapping[str, bytes], take: Take, enough: int) -> None:
-        """Ask sites and take their answers, until all are in, the grace after `enough` is over, or the deadline."""
-        pending = self._send(stage, questions)
+        """Ask sites and take their answers, until all are in, the grace after `enough` is over, or the deadline.
+
+        Whose node is away is waited for, and who was lost is asked again: the same question has the same answer.
+        """
+        began = look = self.hub.now()
+        unsent, pending, resends = dict(questions), dict[str, Place](), Counter[str]()
         taken, enough_since = 0, None
-        while pending:
+        while enough <= taken + len(unsent) + len(pending) and (unsent or pending):
+            now = self.hub.now()
+            if unsent and now >= look:
+                look = now + LOOK
+                went = self._send(stage, unsent)
+                pending |= went
+                unsent = {site: question for site, question in unsent.items() if site not in _sites(went)}
+                if now >= began + NODE_WAIT:
+                    break
             for message, place in list(pending.items()):
                 reply = flower.pull(self.hub.grid, message)
                 if reply is None:
                     continue
                 del pending[message]
-                taken += self._took(stage, place, reply, take)
-            now = self.hub.now()
+                if reply.failed and resends[place.site] < MAX_RESENDS:
+                    resends[place.site] += 1
+                    unsent[place.site] = questions[place.site]
+                else:
+                    taken += self._took(stage, place, reply, take)
             if taken >= enough:
                 enough_since = enough_since or now
             grace = timedelta(seconds=self.campaign.plan.grace_s)
             if now >= self.plan.deadline or (enough_since is not None and now >= enough_since + grace):
                 break
-            if pending:
+            if unsent or pending:
                 self.hub.pause()
-        self.missing.update({place.site: LATE for place in pending.values()})
+        self.missing.update(dict.fromkeys(unsent, UNREACHABLE) | dict.fromkeys(_sites(pending), LATE))
 
     def _took(self, stage: Stage, place: Place, reply: flower.Reply, take: Take) -> bool:
         """Whether the answer was taken; else its site is missing. What fails at the hub itself is not the site's fault."""
@@ -250,9 +272,17 @@ class _Stages:
             )
             if any(sent):
                 pending[sent[0]] = place
-            else:
-                self.missing[place.site] = UNREACHABLE
         return pending
+
+
+def _sites(pending: Mapping[str, Place]) -> set[str]:
+    return {place.site for place in pending.values()}
+
+
+def _usable(advert: Advert) -> None:
+    """Keys that every honest site would refuse are their owner's fault, and nobody else's round."""
+    for key in (advert.channel_key, advert.mask_key):
+        exchanged(X25519PrivateKey.generate(), key)
 
 
 def _enough(sites: Collection[str], least: int, did: str) -> None:

@@ -157,7 +157,7 @@ class Proposal:
     """The hub asks a site to clear and reserve for a round that it would like to open."""
 
     campaign: Digest
-    number: Annotated[int, Field(ge=1)]
+    number: Annotated[int, Field(ge=1, lt=2**63)]
     opened_at: AwareDatetime
 
 
@@ -194,7 +194,7 @@ class RoundPlan:
     """
 
     campaign: Digest
-    number: Annotated[int, Field(ge=1)]
+    number: Annotated[int, Field(ge=1, lt=2**63)]
     parent: Digest
     arrays: Digest
     arrays_bytes: Annotated[int, Field(ge=1)]

@@ -79,7 +79,7 @@ def parse_envelope(data: bytes) -> Envelope:
     if len(data) > MAX_ENVELOPE:
         raise BractError(MALFORMED, "envelope is too long")
     try:
-        body: Any = json.loads(data)
+        body: Any = json.loads(data.decode())
         if set(body) != {"payloadType", "payload", "signatures"}:
             raise ValueError("fields")
         (one,) = body["signatures"]

@@ -25,7 +25,7 @@ class Clearance:
 
     site: Name
     campaign: Digest
-    number: Annotated[int, Field(ge=1)]
+    number: Annotated[int, Field(ge=1, lt=2**63)]
     dataset: Name
     purpose: Purpose
     snapshot: Digest
@@ -46,7 +46,7 @@ class Reservation:
 
     site: Name
     campaign: Digest
-    number: Annotated[int, Field(ge=1)]
+    number: Annotated[int, Field(ge=1, lt=2**63)]
     dataset: Name
     mechanism: Mechanism
     epsilon: float
@@ -67,7 +67,7 @@ class Relinquishment:
 
     site: Name
     campaign: Digest
-    number: Annotated[int, Field(ge=1)]
+    number: Annotated[int, Field(ge=1, lt=2**63)]
     reservation: Digest
     relinquished_at: AwareDatetime
 
@@ -79,7 +79,7 @@ class Refusal:
 
     site: Name
     campaign: Digest
-    number: Annotated[int, Field(ge=1)]
+    number: Annotated[int, Field(ge=1, lt=2**63)]
     code: str
 
 
@@ -129,7 +129,7 @@ class LedgerLine:
     """
 
     campaign: Digest
-    number: Annotated[int, Field(ge=1)]
+    number: Annotated[int, Field(ge=1, lt=2**63)]
     reservation: Digest
     dataset: Name
     mechanism: Mechanism

@@ -56,7 +56,7 @@ def trained(registry: SiteRegistry, plan: CampaignPlan, at: datetime) -> Envelop
 
 
 def test_a_kept_contribution_is_not_sent_again_once_somebody_in_it_withdrew(site: Site) -> None:
-    plan = campaign()
+    plan = replace(campaign(), deadline_s=12 * 3600.0)
     opened = trained(site.registry, plan, T0)
     payload: dict[str, bytes | str] = {"plan": opened.to_json(), "campaign": sign(plan, HUB).to_json()}
     assert site.task(payload, (), T0 + 2 * HOUR).sealed.name == opened.name

@@ -67,6 +67,7 @@ class Stage:
         self.places = self.world.registry.answers(self.campaign, self.proposal.number, now()).places
         assert len(self.places) == 2
         newest = self.world.registry.latest_version(self.campaign)
+        at = now()
         self.round = RoundPlan(
             self.campaign,
             self.proposal.number,
@@ -74,8 +75,8 @@ class Stage:
             newest.value.arrays,
             newest.value.arrays_bytes,
             self.places,
-            now(),
-            now() + timedelta(minutes=10),
+            at,
+            at + timedelta(minutes=5),
         )
 
     @property
@@ -112,6 +113,9 @@ LIES: dict[str, tuple[dict[str, Any], str]] = {
     "a cohort of one": ({"cohort": "own"}, POLICY),
     "a cohort without the site": ({"cohort": "others"}, NO_CLEARANCE),
     "the site twice": ({"cohort": "twice"}, NO_CLEARANCE),
+    "a stranger in the cohort": ({"cohort": "stranger"}, UNTRUSTED),
+    "another site twice": ({"cohort": "doubled"}, UNTRUSTED),
+    "a round without end": ({"deadline": now() + timedelta(days=3650)}, UNTRUSTED),
     "another site's clearance": ({"cohort": "stolen"}, NO_CLEARANCE),
     "a clearance that nobody gave": ({"cohort": "invented"}, NO_CLEARANCE),
     "a reservation that nobody made": ({"cohort": "unreserved"}, NO_RESERVATION),
@@ -132,6 +136,8 @@ def test_a_lie_in_a_rounds_plan_is_refused_by_name(stage: Stage, lie: str) -> No
         "own": (own,),
         "others": (other, replace(other, site="coast")),
         "twice": (own, own),
+        "stranger": (own, other, replace(other, site="coast")),
+        "doubled": (own, other, other),
         "stolen": (replace(other, site="north"), other),
         "invented": (replace(own, clearance=NOWHERE), other),
         "unreserved": (replace(own, reservation=NOWHERE), other),

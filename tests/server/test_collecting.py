@@ -98,7 +98,7 @@ def kept(world: Federation, name: str, site: str) -> list[tuple[bool, str | None
 def test_a_late_contribution_is_kept_as_evidence_and_never_used_and_the_site_is_back_in_the_next_round(
     world: Federation,
 ) -> None:
-    world.create(small_plan(name="late", rounds=2, grace_s=2.0))
+    world.create(small_plan(name="late", rounds=2, grace_s=8.0))
     pulls = 0
 
     def second_round_has_waited() -> bool:

@@ -41,6 +41,7 @@ SYMBOLS = {
     "flwr.supercore.constant": ["TaskType"],
     "flwr.supercore.control": ["ControlHttpClient"],
     "flwr.supercore.fab": ["Fab"],
+    "flwr.supercore.inflatable.inflatable_utils": ["pull_objects"],
     "flwr.supercore.interceptors": [
         "RuntimeTokenHttpInterceptor",
         "RuntimeVersionHttpInterceptor",
@@ -57,7 +58,7 @@ SYMBOLS = {
     "flwr.superlink.auth_plugin": ["NoOpControlAuthnPlugin"],
     "flwr.superlink.cli.flower_superlink": ["SuperLinkLifespan"],
     "flwr.superlink.config_loader": ["SuperLinkLifespanConfig"],
-    "flwr.superlink.grid": ["HttpGrid"],
+    "flwr.superlink.grid": ["HttpGrid", "http_grid"],
     "flwr.superlink.main": ["create_app"],
 }
 
