@@ -1,5 +1,6 @@
 """The sum of masked updates is exact whoever leaves, and below the threshold, or out of tampered shares, nothing is opened."""
 
+import base64
 import itertools
 import math
 from dataclasses import replace
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bract.arrays import Array
-from bract.errors import BAD_SHARE, SECOND_ANSWER, SITE_FAILED, UNTRUSTED
+from bract.errors import BAD_SHARE, MALFORMED, SECOND_ANSWER, SITE_FAILED, UNTRUSTED
 from bract.secure.ring import quantised, real, scale, scale_of
 from bract.secure.spec import SkellamSpec
 from bract.secure.stages import Advert, Agreement, Dealing, Revealed, Unmasking, revealed
@@ -152,6 +153,31 @@ def test_an_answer_signed_by_another_sites_key_is_refused(tmp_path: Path) -> Non
     rework = reworked(world.members["site-1"], Advert, lambda value: value)
     thief.tamper = lambda at, reply: rework(reply) if at == "advertise" else reply
     assert world.collect().missing == {"site-2": UNTRUSTED}
+
+
+LOW_ORDER = base64.b64encode(bytes(32)).decode()
+
+
+@pytest.mark.parametrize(("key", "code"), [(LOW_ORDER, UNTRUSTED), ("no key", MALFORMED)])
+def test_a_key_that_nobody_can_use_puts_its_owner_out_and_nobody_else(tmp_path: Path, key: str, code: str) -> None:
+    world = World(tmp_path)
+    rework = reworked(world.members["site-2"], Advert, lambda value: replace(value, mask_key=key))
+    world.members["site-2"].tamper = lambda at, reply: rework(reply) if at == "advertise" else reply
+    opened = world.collect()
+    assert opened.missing == {"site-2": code} and world.books.evidence == [("site-2", code)]
+    assert np.array_equal(world.mean(opened), expected(world, ["site-0", "site-1"]))
+
+
+@pytest.mark.parametrize("stage", ["advertise", "share", "agree", "unmask"])
+def test_an_answer_in_another_encoding_is_refused_and_ends_nothing(tmp_path: Path, stage: str) -> None:
+    world = World(tmp_path)
+
+    def tamper(at: str, reply: Payload) -> Payload:
+        data = reply.get("answer")
+        return {"answer": data.decode().encode("utf-16")} if at == stage and isinstance(data, bytes) else reply
+
+    world.members["site-2"].tamper = tamper
+    assert world.collect().missing == {"site-2": MALFORMED}
 
 
 def test_a_hub_that_was_killed_asks_again_and_opens_the_same_sum(tmp_path: Path) -> None:

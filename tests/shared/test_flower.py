@@ -7,9 +7,11 @@ import io
 import zipfile
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+from flwr.app import Message
 from flwr.supercore.retry import make_simple_http_retry_invoker
 from flwr.supernode import fleet_http_connection
 
@@ -117,3 +119,23 @@ def test_a_line_that_breaks_is_tried_again_whatever_broke_it() -> None:
     calm = flower.patient_retries(interrupts=False).should_giveup
     assert calm is not None and calm(stale), "a stale token ends a task, not the process: nobody sent SIGINT"
     assert hasattr(fleet_http_connection, "make_simple_http_retry_invoker"), "where `become_supernode` puts it"
+
+
+@pytest.mark.parametrize("trouble", [ValueError("nonsense"), AttributeError("head only"), RecursionError()])
+def test_an_answer_that_is_no_message_ends_nobody_elses_round(trouble: Exception) -> None:
+    class Broken:
+        def pull_messages(self, _: list[str]) -> list[Message]:
+            raise trouble
+
+    grid: Any = Broken()
+    assert flower.pull(grid, "an id") == flower.Reply({}, failed=False)
+
+
+def test_a_line_that_broke_is_no_answer() -> None:
+    class Away:
+        def pull_messages(self, _: list[str]) -> list[Message]:
+            raise httpx.ConnectError("away")
+
+    grid: Any = Away()
+    with pytest.raises(httpx.ConnectError):
+        flower.pull(grid, "an id")
