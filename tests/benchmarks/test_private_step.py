@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_quick_benchmark_writes_its_rows_with_every_parameter_trained(tmp_path: Path) -> None:
     out = tmp_path / "rows.json"
     wanted = ["--workload", "table", "--rounds", "1", "--no-memory", "--json", str(out)]

@@ -41,7 +41,7 @@ def test_a_kill_here_and_there_leaves_nothing(tmp_path: Path) -> None:
     check(runs)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_kill_at_every_fifth_step_leaves_nothing(tmp_path: Path) -> None:
     runs = killed("sqlite://", tmp_path, 5)
     assert len(runs) > 30

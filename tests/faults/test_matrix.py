@@ -1,7 +1,7 @@
 """Whatever is killed, cut, filled or locked in whatever phase: the campaign ends as it should, nothing is lost or spent twice.
 
-Scenarios are data (`tests.faults.scenario`). Those of every process, every phase and every kind of fault run at each change;
-`pytest -m nightly` runs the rest.
+Scenarios are data (`tests.faults.scenario`). Some of each kind run at each change; `pytest -m nightly` runs every process in
+every phase.
 """
 
 from collections.abc import Callable

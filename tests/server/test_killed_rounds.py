@@ -19,7 +19,7 @@ from bract_server.registry.store import HubRegistry
 from bract_server.rounds import run_campaign
 from tests.federation import Federation, now, small_plan
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.nightly, pytest.mark.slow]
 
 KILLS: tuple[tuple[type[Any], str, str], ...] = (
     (HubRegistry, "propose", "after"),

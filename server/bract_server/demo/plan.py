@@ -26,7 +26,7 @@ def demo_plan(name: str, sites: tuple[str, ...], rounds: int) -> CampaignPlan:
         rounds=rounds,
         quorum=max(2, len(sites) - 1),
         deadline_s=90.0,
-        grace_s=10.0,
+        grace_s=25.0,
         local=LocalOptimizer("adam", 4e-3),
         server=ServerOptimizer("fedavg", 1.5),
     ).check()

@@ -68,7 +68,7 @@ def tell(folder: Path, sites: int, rounds: int) -> dict[str, Any]:
         story = _cast(folder.absolute(), made, NAMES[:sites])
         _admission(story)
         _campaign(story, rounds)
-        _rounds(story)
+        _rounds(story, rounds)
         _privacy(story)
         _probe(story)
         _log(story)
@@ -163,11 +163,12 @@ def _operator(story: Story) -> Operator:
             return door
 
 
-def _rounds(story: Story) -> None:
+def _rounds(story: Story, rounds: int) -> None:
     heading("4. Rounds")
     told: set[int] = set()
     victim = story.names[-1]
     rejoined: int | None = None
+    withdrawn_in: int | None = None
     until = time.monotonic() + _PATIENCE_S
     while True:
         reports = story.registry.rounds(story.registry.campaign(CAMPAIGN).digest)
@@ -182,7 +183,12 @@ def _rounds(story: Story) -> None:
                     rejoined = report.number if victim in report.participants else None
                     story.told["fault"]["rejoined_round"] = rejoined
             if report.state == "running" and report.number >= _KILL_IN and "fault" not in story.told:
-                _kill(story, victim, report)
+                # a withdrawal takes its site out of the round it falls into: not of the one that lacks another
+                settled = withdrawn_in is not None and report.number > withdrawn_in
+                if settled or len(told) >= rounds - 2:
+                    _kill(story, victim, report)
+        if withdrawn_in is None and story.withdrawing is not None and not story.withdrawing.is_alive():
+            withdrawn_in = reports[-1].number
         state = story.registry.campaign(CAMPAIGN)
         if state.state != "running":
             break

@@ -188,7 +188,10 @@ def test_precision_may_also_be_asked_of_the_engine() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("make", [models.mlp, models.vit_of_one_block, models.tied, models.group_norm])
+@pytest.mark.parametrize(
+    "make",
+    [models.mlp, models.tied, models.group_norm, pytest.param(models.vit_of_one_block, marks=pytest.mark.nightly)],
+)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
 def test_a_compiled_pass_gives_the_same_sum(make: Callable[[], Foreign]) -> None:
     objective = models.shaken(make())
@@ -202,7 +205,9 @@ def test_a_compiled_pass_gives_the_same_sum(make: Callable[[], Foreign]) -> None
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("make", [models.mlp, models.vit_of_one_block, models.tied])
+@pytest.mark.parametrize(
+    "make", [models.mlp, models.tied, pytest.param(models.vit_of_one_block, marks=pytest.mark.nightly)]
+)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
 def test_a_compiled_model_gives_the_same_sum(make: Callable[[], Foreign]) -> None:
     objective = models.shaken(make())
