@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
-from bract.errors import FOREIGN_CODE, OPERATOR_TOKEN, BractError
+from bract.errors import FOREIGN_CODE, OPERATOR_TOKEN, QUORUM, BractError
 from bract.flower import Operator
 from bract_server.campaigns import operator
 from bract_server.demo.stage import free_ports
@@ -140,7 +140,9 @@ def test_a_bundle_that_ships_its_own_client_is_refused_by_every_site_and_runs_no
         registry.open_run("evil", None, failed=False, at=datetime.now(UTC))
     eventually(lambda: registry.campaign("evil").state == "failed", 240)
     reports = registry.rounds(registry.campaign("evil").digest)
-    assert {code for report in reports for code in report.missing.values()} == {FOREIGN_CODE}
+    for report in reports:  # once one has refused, the quorum is out of reach and the other is not waited for
+        codes = set(report.missing.values())
+        assert FOREIGN_CODE in codes and codes <= {FOREIGN_CODE, QUORUM}
     assert not marker.exists()
     assert [
         v for v in registry.versions() if v.value.campaign == registry.campaign("evil").digest and v.value.number
