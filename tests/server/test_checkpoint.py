@@ -103,7 +103,7 @@ def test_what_does_not_become_a_version_leaves_nothing_behind(store: ArrayStore)
     assert sorted(store.scratch.iterdir()) == []
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_memory_is_a_few_blocks_whatever_the_sites_the_layers_and_the_rule(store: ArrayStore) -> None:
     """With 24 sites as with 5, and less than the 24 updates would take by far; measured where numpy allocates."""
     parent, file = kept(store, WIDE, 0), kept(store, WIDE, 1)
