@@ -214,7 +214,8 @@ def test_the_commands_tell_the_same(pair: Pair, tmp_path: Path) -> None:
     (listed,) = json.loads(CliRunner().invoke(app, ["ledger", "list", "--hub", str(pair.hub), "--json"]).stdout)
     (mine,) = pair.world.registry.accounts()
     assert (listed["site"], listed["epsilon"]) == ("alder", rounded_up(mine.epsilon()))
-    assert listed["years"] == [{"year": 2026, "count": 1, "alone": listed["epsilon"], "cumulative": listed["epsilon"]}]
+    alone = {"alone": listed["epsilon"], "cumulative": listed["epsilon"], "bound": listed["epsilon_bound"]}
+    assert listed["years"] == [{"year": 2026, "count": 1, **alone}]
     assert (listed["remaining"], len(listed["open"])) == (mine.remaining(), 1)
     shown = CliRunner().invoke(app, ["ledger", "list", "--hub", str(pair.hub)], env={"COLUMNS": "200"}).stdout
     assert "alder" in shown and "2026: " in shown and UNDERSTATED not in shown

@@ -26,7 +26,8 @@ def events(facts: Facts) -> list[dict[str, Any]]:
     for node in facts.lineage.nodes:
         key = (node.kind, node.ref)
         if key in active:
-            made = [one for one in facts.newer(node, Relation.GENERATED) if _maker(facts, one, active) == key]
+            generated = [one for one in facts.newer(node, Relation.GENERATED) if (one.kind, one.ref) not in active]
+            made = [one for one in generated if _maker(facts, one, active) == key]
             told += _run(facts, node, made, active)
         elif _maker(facts, node, active) is None:
             told += _run(facts, node, [node], active) if facts.older(node) else [_dataset_event(facts, node)]

@@ -1,7 +1,7 @@
 """Whatever sites say, in any order, a round opens exactly for those whose clearance and reservation hold then."""
 
 import tempfile
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -40,6 +40,7 @@ class Gate(RuleBasedStateMachine):
             self.world.enrol(site)
         self.campaign = self.world.start(campaign_plan())
         self.now, self.notices = AT, 0
+        self.noticed: dict[str, datetime] = {}
         self.propose()
 
     def propose(self) -> None:
@@ -47,7 +48,7 @@ class Gate(RuleBasedStateMachine):
         self.cleared: dict[str, Place] = {}
         self.places: dict[str, Place] = {}
         self.until: dict[str, list[float]] = {site: [] for site in SITES}
-        self.out: set[str] = set()
+        self.refused, self.out = set[str](), set[str]()
         self.opened = False
 
     def _minutes(self) -> float:
@@ -57,14 +58,17 @@ class Gate(RuleBasedStateMachine):
     @rule(site=SITE, kind=st.sampled_from(["clear", "reserve"]), minutes=st.integers(1, 8))
     def give(self, site: str, kind: str, minutes: int) -> None:
         make = self.world.clearance if kind == "clear" else self.world.reservation
-        envelope = make(site, self.campaign, self.number, expires_at=self.now + timedelta(minutes=minutes))
+        made = {"issued_at" if kind == "clear" else "reserved_at": self.now}
+        envelope = make(site, self.campaign, self.number, expires_at=self.now + timedelta(minutes=minutes), **made)
         known = self.cleared if kind == "clear" else self.places
         deliver = self.world.registry.clear if kind == "clear" else self.world.registry.reserve
-        if site in known:
-            deliver_again = known[site]
-            if (deliver_again.clearance if kind == "clear" else deliver_again.reservation) != envelope.name:
-                with pytest.raises(BractError):
-                    deliver(site, envelope, self.now)
+        given = known.get(site)
+        if given and (given.clearance if kind == "clear" else given.reservation) == envelope.name:
+            deliver(site, envelope, self.now)
+            return
+        if given or site in self.refused or (kind == "clear" and self.noticed.get(site) == self.now):
+            with pytest.raises(BractError):
+                deliver(site, envelope, self.now)
             return
         deliver(site, envelope, self.now)
         known[site] = Place(site, envelope.name, envelope.name)
@@ -80,12 +84,14 @@ class Gate(RuleBasedStateMachine):
     @rule(site=SITE)
     def refuse(self, site: str) -> None:
         self.world.registry.refuse(site, self.world.refusal(site, self.campaign, self.number, DISK), self.now)
+        self.refused.add(site)
         self.out.add(site)
 
     @rule(site=SITE)
     def withdraw(self, site: str) -> None:
         self.notices += 1
-        notice = self.world.notice(site, named(f"snapshot {site}"), notice=f"n-{self.notices}")
+        notice = self.world.notice(site, named(f"snapshot {site}"), notice=f"n-{self.notices}", at=self.now)
+        self.noticed[site] = self.now
         self.world.registry.withdraw(site, notice, self.now)
         if site in self.cleared:
             self.out.add(site)

@@ -150,5 +150,5 @@ class World:
             self.registry.accept(self.contribution(site, campaign, number, plan.name), site, AT)
         return self.commit(campaign, number)
 
-    def notice(self, site: str, *snapshots: Digest, notice: str = "n-1") -> Envelope:
-        return sign(WithdrawalNotice(site, notice, snapshots, AT), self.keys[site])
+    def notice(self, site: str, *snapshots: Digest, notice: str = "n-1", at: datetime = AT) -> Envelope:
+        return sign(WithdrawalNotice(site, notice, snapshots, at), self.keys[site])
