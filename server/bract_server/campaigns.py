@@ -109,15 +109,19 @@ def start(registry: HubRegistry, door: Operator, name: str, at: datetime) -> Non
     registry.set_state(name, CampaignState.RUNNING, "", at)
 
 
-def stop(registry: HubRegistry, door: Operator, name: str, at: datetime) -> None:
-    """Stop a campaign: no new round opens, and every site's training child is ended.
+def stop(registry: HubRegistry, store: ArrayStore, door: Operator, name: str, at: datetime) -> None:
+    """Stop a campaign: no new round opens, the open one ends without a version, and so does every site's training.
 
     It holds whether the hub runs or not: the registry has the word, and a hub that comes back obeys it.
 
     Raises:
         BractError: `unknown-campaign`, `wrong-state`, `operator-token`.
     """
+    campaign = registry.campaign(name).digest
+    sent = [registry.updates(campaign, one.number) for one in registry.rounds(campaign) if one.closed_at is None]
     registry.set_state(name, CampaignState.STOPPED, "by the operator", at)
+    for update in {digest for digests in sent for digest in digests if not registry.keeps(digest)}:
+        store.discard(update)
     try:
         for run_id, status in door.runs().items():
             if status.status != "finished" and status.campaign == name:

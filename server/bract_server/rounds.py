@@ -8,7 +8,7 @@ import logging
 from datetime import timedelta
 from functools import partial
 
-from bract.errors import QUORUM, BractError
+from bract.errors import QUORUM, STATE, BractError
 from bract.plan import RoundPlan
 from bract.signing import unseal
 from bract_server import secure
@@ -51,10 +51,19 @@ def _committed(hub: Hub, campaign: Campaign) -> int:
 
 
 def run_round(hub: Hub, post: Post, campaign: Campaign) -> bool:
-    """One round from proposal to commit; False when it was aborted for want of a quorum."""
+    """One round from proposal to commit; False when it was aborted: for want of a quorum, or because somebody stopped it."""
     sweep(hub)
+    try:
+        return _run_round(hub, post, campaign, _begun(hub, campaign))
+    except BractError as error:
+        if error.code != STATE or _begun(hub, campaign) is not None:
+            raise
+        log.info("%s: its round was ended: %s", campaign.plan.name, error)
+        return False
+
+
+def _run_round(hub: Hub, post: Post, campaign: Campaign, begun: RoundReport | None) -> bool:
     missing: dict[str, str] = {}
-    begun = _begun(hub, campaign)
     sealed = hub.registry.round_plan(campaign.digest, begun.number) if begun else None
     if sealed is None:
         sealed, missing = open_round(hub, post, campaign, begun)

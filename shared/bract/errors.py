@@ -197,6 +197,11 @@ LATE = _code(
     "The site did not answer before the round closed.",
     "It takes part in the next round; look at its log if this repeats.",
 )
+STOPPED = _code(
+    "stopped",
+    "The campaign was stopped, or failed, before the round was closed.",
+    "Nothing was used; `bract campaign run` lets the campaign go on with a new round.",
+)
 SITE_FAILED = _code(
     "site-failed",
     "The site met an error it may not describe to the hub.",

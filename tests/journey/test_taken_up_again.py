@@ -103,9 +103,9 @@ def test_whatever_is_killed_the_same_round_goes_on_under_a_new_run(world: World)
     eventually(lambda: world.epoch_taken(3), TASK_TIMEOUT_S)
     with campaigns.operator(world.home) as door:
         assert [run.epoch for run in door.runs().values() if run.status != "finished"] == [3]
-        campaigns.stop(world.registry, door, "small", now())
+        campaigns.stop(world.registry, open_store(world.home), door, "small", now())
     runs = world.registry.runs(world.registry.campaign("small").digest)
     assert [(run.after, run.tries) for run in runs] == [(None, 1), (HUB_FAILED, 2), (NOT_RUNNING, 1)]
-    assert world.rounds() == [(1, "planned")], "nothing was redone"
+    assert world.rounds() == [(1, "aborted")], "nothing was redone, and with the campaign its round was stopped"
     eventually(lambda: not world.server_apps(), 15)
     assert world.registry.verify_log().verified

@@ -16,11 +16,12 @@ from bract.database import open_engine
 from bract.errors import CRASH_LOOP, HUB_FAILED, NOT_RUNNING, STATE, UNREACHABLE, BractError
 from bract.flower import RunStatus
 from bract_server import campaigns
+from bract_server.arrays import ArrayStore
 from bract_server.registry import MIGRATIONS
 from bract_server.registry.store import HubRegistry
 from bract_server.resume import MAX_TRIES, Resumer
 from tests.migrated import migrated
-from tests.server.registry.world import AT, SITES, World, campaign_plan
+from tests.server.registry.world import ARRAYS_BYTES, AT, SITES, World, campaign_plan
 
 NAMES = ("heart", "lung")
 
@@ -55,6 +56,7 @@ class Hub:
     """A hub without processes: `served` are the runs whose ServerApps would live."""
 
     world: World
+    store: ArrayStore
     flower: Flower = field(default_factory=Flower)
     served: set[int] = field(default_factory=set)
     now: datetime = AT
@@ -92,7 +94,7 @@ def hub_of(path: Path) -> Hub:
         world.enrol(site)
     for name in NAMES:
         world.start(campaign_plan(name))
-    return Hub(world)
+    return Hub(world, ArrayStore(path.parent / "arrays", ARRAYS_BYTES, 10 * ARRAYS_BYTES))
 
 
 @pytest.fixture
@@ -150,7 +152,7 @@ def test_a_stop_while_the_hub_is_down_holds(hub: Hub) -> None:
     hub.look()
     hub.flower.up = False
     door: object = hub.flower
-    campaigns.stop(hub.world.registry, door, "heart", AT)  # type: ignore[arg-type]
+    campaigns.stop(hub.world.registry, hub.store, door, "heart", AT)  # type: ignore[arg-type]
     with pytest.raises(BractError):
         hub.look()
     hub.flower.up = True
@@ -248,9 +250,12 @@ class Interleaved(RuleBasedStateMachine):
     @rule(start=st.booleans())
     def operator(self, start: bool) -> None:
         door: object = self.hub.flower
-        verb = campaigns.start if start else campaigns.stop
+        registry, store, at = self.hub.world.registry, self.hub.store, self.hub.now
         try:
-            verb(self.hub.world.registry, door, "heart", self.hub.now)  # type: ignore[arg-type]
+            if start:
+                campaigns.start(registry, door, "heart", at)  # type: ignore[arg-type]
+            else:
+                campaigns.stop(registry, store, door, "heart", at)  # type: ignore[arg-type]
         except BractError as error:
             assert error.code in (STATE, NOT_RUNNING)
 

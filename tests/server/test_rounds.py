@@ -23,6 +23,7 @@ from bract.errors import (
     QUORUM,
     SITE_FAILED,
     STALE_CLEARANCE,
+    STOPPED,
     TOO_LARGE,
     UNREACHABLE,
     UNTRUSTED,
@@ -371,7 +372,9 @@ def test_the_initial_encoder_is_a_function_of_the_public_seed(world: Federation)
     assert digest_file(world.store.path(arrays.pop())).startswith("sha256:")
 
 
-def test_a_round_is_wanted_while_it_runs_and_no_longer_once_the_campaign_is_stopped(world: Federation) -> None:
+def test_a_round_is_wanted_while_it_runs_and_ends_with_a_stop_even_if_the_campaign_goes_on_at_once(
+    world: Federation,
+) -> None:
     world.run(small_plan(name="one", rounds=1))
     done = world.registry.campaign("one").digest
     assert not world.registry.wanted(done, 1)
@@ -386,11 +389,15 @@ def test_a_round_is_wanted_while_it_runs_and_no_longer_once_the_campaign_is_stop
         world.registry.set_state("two", "stopped", "by the operator", now())
         seen.append(world.registry.wanted(running, 1))
         world.registry.set_state("two", "running", "", now())
+        coast.tamper = None
         return reply
 
     coast.tamper = look
     run_campaign(world.hub(), "two")
     assert seen == [True, False]
+    first, second = world.registry.rounds(running)
+    assert (first.state, second.state, len(second.participants)) == ("aborted", "committed", 3)
+    assert set(first.missing.values()) == {STOPPED}
 
 
 def test_an_update_does_not_leave_when_somebody_in_it_withdrew_while_it_was_trained(

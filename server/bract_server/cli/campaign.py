@@ -127,7 +127,7 @@ def stop(name: str, hub: HubFolder = Path(), as_json: AsJson = False) -> None:
     """Stop a campaign; every site's training ends within seconds, and what was reserved counts as spent."""
     home = open_home(hub)
     with campaigns.operator(home) as door:
-        campaigns.stop(open_registry(home), door, name, now())
+        campaigns.stop(open_registry(home), open_store(home), door, name, now())
     if as_json:
         console.emit(progress(open_registry(home), name).plain())
         return

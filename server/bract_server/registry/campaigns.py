@@ -6,12 +6,12 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from bract.digest import Digest
-from bract.errors import ALREADY_EXISTS, MALFORMED, STATE, UNKNOWN_CAMPAIGN, BractError
+from bract.errors import ALREADY_EXISTS, MALFORMED, UNKNOWN_CAMPAIGN, BractError
 from bract.plan import CampaignPlan
 from bract.receipt import EncoderVersion
 from bract.signing import parse_envelope
 from bract.value import decode
-from bract_server.lifecycle import CAMPAIGN, MOVE_TO, CampaignState
+from bract_server.lifecycle import CampaignState
 from bract_server.registry.lineage import add_version
 from bract_server.registry.models import CampaignRow, CampaignSiteRow
 from bract_server.registry.sites import live_site
@@ -85,21 +85,6 @@ class Campaigns(Store):
         with self.seeing() as session:
             rows = session.scalars(select(CampaignRow).order_by(CampaignRow.created_at, CampaignRow.name))
             return tuple(_view(row) for row in rows)
-
-    def set_state(self, name: str, state: str, reason: str, at: datetime) -> None:
-        """Move a campaign on; `reason` says why it stopped or failed (a code, or the operator's words).
-
-        Raises:
-            BractError: `unknown-campaign`; `wrong-state` when `state` may not follow the present one (`lifecycle.CAMPAIGN`).
-        """
-        with self.writing(at) as unit:
-            row = named_campaign(unit.session, name)
-            wanted = CampaignState(state)
-            if wanted not in MOVE_TO:
-                raise BractError(STATE, f"campaign {name} is {row.state} and cannot become {state}")
-            CAMPAIGN.after(CampaignState(row.state), MOVE_TO[wanted], name)
-            unit.log("campaign.move", row.digest, before=row.state, after=state, reason=reason)
-            row.state, row.reason = state, reason
 
 
 def named_campaign(session: Session, name: str) -> CampaignRow:

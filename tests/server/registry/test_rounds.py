@@ -24,6 +24,7 @@ from bract.errors import (
     REPLAY,
     STALE_CLEARANCE,
     STATE,
+    STOPPED,
     TOO_LARGE,
     UNKNOWN_SITE,
     UNTRUSTED,
@@ -60,8 +61,28 @@ def test_only_a_running_campaign_has_rounds(world: World, campaign: Digest) -> N
     plan = world.round_plan(campaign, 1, world.registry.answers(campaign, 1, AT).places)
     world.registry.set_state("heart", "stopped", "", AT)
     assert _refused(lambda: world.registry.open_round(plan, AT)) == STATE
-    world.registry.abort_round(campaign, 1, {}, AT)
     assert _refused(lambda: world.registry.propose(campaign, AT)) == STATE
+
+
+@pytest.mark.parametrize("state", ["stopped", "failed"])
+def test_a_campaign_that_ceases_to_run_leaves_no_round_open(world: World, campaign: Digest, state: str) -> None:
+    number, plan = world.open(campaign, "alder", "birch")
+    world.registry.accept(world.contribution("alder", campaign, number, plan.name), "alder", AT)
+    (update,) = world.registry.updates(campaign, number)
+    other = world.start(campaign_plan("lung"))
+    world.registry.propose(other, AT + HOUR)
+    world.registry.set_state("heart", state, "", AT)
+    (report,) = world.registry.rounds(campaign)
+    assert (report.state, report.missing) == ("aborted", dict.fromkeys(SITES, STOPPED))
+    assert not world.registry.keeps(update), "nothing is kept of what was sent"
+    assert world.registry.oldest_open() == AT + HOUR, "the other campaign's round alone is open"
+    late = world.contribution("birch", campaign, number, plan.name)
+    assert _refused(lambda: world.registry.accept(late, "birch", AT)) == STATE
+    assert _refused(lambda: world.registry.may_put("birch", update, 10, AT)) == NO_CLEARANCE
+    assert len(world.registry.spent("alder", "adult")) == 1, "what was reserved stays spent"
+    world.registry.set_state("heart", "running", "", AT)
+    assert world.registry.propose(campaign, AT).number == number + 1
+    assert world.registry.verify_log().verified
 
 
 def test_a_round_opens_over_clearances_and_reservations(world: World, campaign: Digest) -> None:

@@ -100,6 +100,14 @@ def test_an_aborted_round_says_why_and_stays_spent(world: World, campaign: Diges
     assert len(world.registry.spent("alder", "adult")) == 1
 
 
+def test_who_contributed_to_an_aborted_round_is_not_told_to_have_been_late(world: World, campaign: Digest) -> None:
+    number, plan = world.open(campaign, "alder", "birch")
+    world.registry.accept(world.contribution("alder", campaign, number, plan.name), "alder", AT)
+    world.registry.abort_round(campaign, number, {"birch": SITE_FAILED}, LATER)
+    (report,) = world.registry.rounds(campaign)
+    assert report.missing == {"alder": QUORUM, "birch": SITE_FAILED, "cedar": LATE}
+
+
 def test_files_are_kept_as_long_as_they_are_needed(world: World, campaign: Digest) -> None:
     keeps = world.registry.keeps
     number, plan = world.open(campaign, "alder", "birch")
