@@ -3,18 +3,15 @@
     python -m bract_client.executor SITE
 
 It runs only the code that the site installed: a bundle's bytes are looked at and never unpacked. Two threads: one answers
-proposals over gRPC, the main one takes Flower's tasks. Training happens in a child that is killed when the run is stopped.
+proposals over gRPC, the main one takes Flower's tasks. Training happens in a child (`bract_client.training`).
 """
 
 import functools
-import json
 import logging
-import subprocess
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -39,7 +36,6 @@ from bract.flower import ClientTask, TaskQueue, TaskType, bundle_files
 from bract.logs import start_logging
 from bract.privacy.spec import Mechanism
 from bract.signing import Envelope, sign
-from bract.supervisor import Program, end, environment, python, spawn
 from bract.update import Contribution
 from bract.value import decode
 from bract_client import disposal, outbox, secure
@@ -48,9 +44,9 @@ from bract_client.hub import HubClient, connect
 from bract_client.node import remember
 from bract_client.renewal import Renewal
 from bract_client.site import Site, Task, open_site, runtime_address
+from bract_client.training import Trainer
 
 _POLL_S = 0.4
-_WATCH_S = 2.0
 _PROPOSALS_WAIT_S = 15.0
 _AFTER_ERROR_S = 2.0
 
@@ -58,66 +54,6 @@ _PASSING = frozenset({UNREACHABLE, TOO_OFTEN, CONCURRENT, DISK})
 """Trouble that may be gone in a moment: the same answer is then given again, and no refusal is signed for it."""
 
 log = logging.getLogger("bract.executor")
-
-
-class Trainer:
-    """The training child: started warm, given one job at a time, killed when the round is no longer wanted."""
-
-    def __init__(self, home: SiteHome) -> None:
-        self._home = home
-        self._process = self._start()
-
-    def _start(self) -> subprocess.Popen[bytes]:
-        program = Program(
-            "trainer",
-            python("bract_client.trainer", str(self._home.root)),
-            environment(self._home.root),
-            self._home.logs / "trainer.log",
-        )
-        return spawn(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-
-    def run(self, job: dict[str, str], stopped: threading.Event, wanted: Callable[[], bool]) -> dict[str, object]:
-        """Train one round; end the child when Flower says that the run has `stopped`, or the hub that it is not `wanted`.
-
-        Raises:
-            BractError: the child's refusal; `site-failed` when it died; `wrong-state` when the run was stopped meanwhile.
-        """
-        if self._process.poll() is not None:
-            self._process = self._start()
-        process = self._process
-        watcher = threading.Thread(target=self._watch, args=(process, stopped, wanted), daemon=True)
-        done = self._done = threading.Event()
-        watcher.start()
-        try:
-            assert process.stdin is not None and process.stdout is not None  # noqa: S101 - pipes, as spawned
-            process.stdin.write(json.dumps(job).encode() + b"\n")
-            process.stdin.flush()
-            line = process.stdout.readline()
-        except BrokenPipeError:
-            line = b""
-        finally:
-            done.set()
-            watcher.join()
-        if not line:
-            process.wait()
-            self._process = self._start()  # to load takes seconds, and the next round may be near
-            raise BractError(STATE if stopped.is_set() else SITE_FAILED, "the training child ended")
-        answer: dict[str, object] = json.loads(line)
-        if "refused" in answer:
-            raise BractError(str(answer["refused"]))
-        return answer
-
-    def _watch(self, process: subprocess.Popen[bytes], stopped: threading.Event, wanted: Callable[[], bool]) -> None:
-        while not self._done.wait(_WATCH_S):
-            if stopped.is_set() or not wanted():
-                stopped.set()
-                log.info("the run was stopped; ending the training child")
-                end([process], grace_s=0.0)
-                return
-
-    def close(self) -> None:
-        """End the child."""
-        end([self._process], grace_s=0.0)
 
 
 def answer_proposals(site: Site, home: SiteHome, hub: HubClient) -> None:

@@ -42,6 +42,7 @@ def pretrain(
     sampler: Sampler | None = None,
     noise: NoiseSource | None = None,
     clipper: Engine | None = None,
+    stop: Callable[[], bool] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Trained:
     """Take the plan's private steps from the hub's arrays and write after − before, float32, all or nothing.
@@ -56,10 +57,12 @@ def pretrain(
             as not private.
         noise: see `sampler`.
         clipper: the engine; book-keeping by default.
+        stop: asked before each step.
         progress: told the number of steps done.
 
     Raises:
-        BractError: `bad-arrays`, `not-finite` for what came from the hub or came out; `canary`; `disk`.
+        BractError: `bad-arrays`, `not-finite` for what came from the hub or came out; `canary`; `disk`; `deadline` when `stop`
+            said so.
     """
     if campaign.seeded_test is not None:
         seed = test_seed(campaign.seeded_test, digest_file(arrays), site)
@@ -77,6 +80,7 @@ def pretrain(
         sampler=sampler,
         noise=noise,
         clipper=clipper,
+        stop=stop,
         progress=progress,
     )
     write_arrays(update, {name: after - before[name] for name, after in arrays_of(objective).items()})
