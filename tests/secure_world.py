@@ -200,7 +200,7 @@ class World:
         registry: Any = member.registry
         site = Site(member.name, self.hub_key.public_key(), member.policy, registry)
         place = next(p for p in self.plan.cohort if p.site == member.name)
-        return join(site, member.home, Task(self.campaign, plan or self.plan, sealed, place), AT)
+        return join(site, member.home, Task(self.campaign, plan or self.plan, sealed, place))
 
     def collect(self) -> Opened:
         """The hub's side of the round."""

@@ -62,6 +62,7 @@ def answer_proposals(site: Site, home: SiteHome, hub: HubClient) -> None:
     while True:
         try:
             renewal.look(datetime.now(UTC))
+            secure.forget(home, datetime.now(UTC))
             watch_logs(site, hub)
             send_notices(site, home, hub)
             send_relinquished(site, hub)
@@ -140,7 +141,7 @@ def answer(site: Site, home: SiteHome, hub: HubClient, trainer: Trainer, task: C
     agreed = site.task(task.payload, bundle_files(task.bundle), datetime.now(UTC))
     stage, question = (task.payload.get(name, "") for name in ("stage", "question"))
     contribute = functools.partial(run_round, site, home, hub, trainer, task)
-    joined = secure.join(site, home, agreed, datetime.now(UTC))
+    joined = secure.join(site, home, agreed)
     return joined.answer(_text(stage), question if isinstance(question, bytes) else b"", contribute)
 
 

@@ -194,8 +194,8 @@ class SecureRound:
         return Unmasking(self.site.name, self._plan, seeds, keys)
 
 
-def join(site: Site, home: SiteHome, task: Task, at: datetime) -> SecureRound:
-    """The round at this site, once it may be one; forgets rounds whose deadline is an hour past.
+def join(site: Site, home: SiteHome, task: Task) -> SecureRound:
+    """The round at this site, once it may be one.
 
     Raises:
         BractError: `policy` when the campaign has no secure aggregation; `peer-key`; `key-permissions`.
@@ -204,7 +204,6 @@ def join(site: Site, home: SiteHome, task: Task, at: datetime) -> SecureRound:
         raise BractError(POLICY, "the campaign has no secure aggregation")
     root = home.root / "secure"
     root.mkdir(mode=PRIVATE_FOLDER, exist_ok=True)
-    _sweep(root, at - _KEPT)
     folder = root / f"{int(task.plan.deadline.timestamp())}-{task.sealed.name.removeprefix('sha256:')}"
     folder.mkdir(mode=PRIVATE_FOLDER, exist_ok=True)
     key = home.signing_key()
@@ -235,9 +234,10 @@ def _remember(path: Path, keys: list[SiteKey]) -> None:
         write_private(path, encode(_Peers(tuple(after[name] for name in sorted(after)))))
 
 
-def _sweep(root: Path, before: datetime) -> None:
-    for folder in root.glob("*-*"):
-        if int(folder.name.split("-")[0]) < before.timestamp():
+def forget(home: SiteHome, at: datetime) -> None:
+    """Delete the keys and answers of rounds whose deadline is an hour past."""
+    for folder in (home.root / "secure").glob("*-*"):
+        if int(folder.name.split("-")[0]) < (at - _KEPT).timestamp():
             for file in folder.iterdir():
                 file.unlink()
             folder.rmdir()

@@ -16,6 +16,9 @@ from bract.errors import DISK, MALFORMED, STATE, TOO_LARGE, BractError
 from bract.files import PRIVATE_FOLDER, disk_errors, publish, sync_folder
 from bract.wire.incoming import receive
 
+HEADER_ROOM = 64 << 10
+"""Bytes that an update may be larger than the encoder's own arrays: names and shapes in another order."""
+
 _ZEROS = bytes(1 << 20)
 
 

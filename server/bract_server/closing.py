@@ -35,8 +35,6 @@ def close(hub: Hub, campaign: Campaign, plan: RoundPlan, missing: dict[str, str]
 def _close_once(hub: Hub, campaign: Campaign, plan: RoundPlan, missing: dict[str, str], opened: Opened | None) -> bool:
     sent = hub.registry.updates(campaign.digest, plan.number)
     accepted = hub.registry.contributions(campaign.digest, plan.number)
-    gone = {p.site for p in plan.cohort} - {c.site for c in accepted} - missing.keys()
-    missing = missing | dict.fromkeys(gone, STALE_CLEARANCE)
     whole = opened is None or opened.holds({c.site for c in accepted})
     if len(accepted) < campaign.plan.quorum or not whole:
         hub.registry.abort_round(campaign.digest, plan.number, missing, hub.now())
@@ -69,7 +67,7 @@ def _close_once(hub: Hub, campaign: Campaign, plan: RoundPlan, missing: dict[str
         parent=plan.parent,
         contributions=tuple(c.digest for c in sorted(accepted, key=lambda c: c.site)),
     )
-    moved = len(plan.cohort) * plan.arrays_bytes + sum(c.update_bytes for c in accepted)
+    moved = len(plan.cohort) * plan.arrays_bytes + sum(hub.store.path(c.update).stat().st_size for c in accepted)
     shares = dict.fromkeys(out, 0.0) | dict(written.shares if opened is None else opened.shares)
     hub.registry.commit_round(
         campaign.digest, plan.number, version, written.server_state, shares, missing, moved, hub.now()

@@ -132,7 +132,11 @@ class _Collecting:
         self._look = self._began
         self._enough: datetime | None = None
         self._resends = dict[str, int]()
-        self._unsent = {place.site: place for place in self.plan.cohort if place.site not in self.have}
+        # whose answer was refused before this hub came up is not asked again, and the refusal not counted again
+        self.missing |= self.hub.registry.rejections(self.campaign.digest, self.plan.number)
+        self.missing = {site: code for site, code in self.missing.items() if site not in self.have}
+        known = self.have | self.missing.keys()
+        self._unsent = {place.site: place for place in self.plan.cohort if place.site not in known}
 
     def send(self) -> None:
         """Send the plan to whom it was not sent yet and who can be reached; give up those who stay away."""

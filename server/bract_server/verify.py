@@ -34,9 +34,7 @@ from bract.secure.ring import check_words
 from bract.signing import Envelope, unseal
 from bract.update import Contribution
 from bract.value import digest_value
-
-HEADER_ROOM = 64 << 10
-"""Bytes an update may be larger than the encoder's own arrays: names and shapes in another order."""
+from bract_server.arrays import HEADER_ROOM
 
 
 @dataclass(frozen=True)

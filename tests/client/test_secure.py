@@ -3,6 +3,7 @@
 import base64
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from bract.secure.stages import (
 from bract.signing import key_text, parse_envelope, sign
 from bract.value import decode, encode
 from bract_client.policy import SitePolicy
-from bract_client.secure import Cover
+from bract_client.secure import Cover, forget
 from tests.secure_world import Member, Payload, World
 
 
@@ -247,14 +248,10 @@ def test_stages_out_of_turn_and_unknown_ones_are_refused(tmp_path: Path) -> None
 
 
 def test_a_round_an_hour_past_its_deadline_is_forgotten_with_its_keys(world: World) -> None:
-    from datetime import timedelta
-
-    from bract_client.secure import join
-
     member = world.members["site-0"]
-    folder = member.round.memory.folder
+    folder, deadline = member.round.memory.folder, world.plan.deadline
     assert (folder / "keys.json").stat().st_mode & 0o777 == 0o600
-    later = replace(world.plan, number=2, deadline=world.plan.deadline + timedelta(hours=3))
-    task = replace(member.round.task, plan=later, sealed=sign(later, world.hub_key))
-    join(member.round.site, member.home, task, world.plan.deadline + timedelta(hours=2))
+    forget(member.home, deadline + timedelta(minutes=59))
+    assert folder.exists()
+    forget(member.home, deadline + timedelta(minutes=61))
     assert not folder.exists()

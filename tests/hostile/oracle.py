@@ -36,6 +36,10 @@ def text(pattern: str) -> Rule:
     return lambda value: isinstance(value, str) and re.fullmatch(pattern, value) is not None
 
 
+def short(most: int) -> Rule:
+    return lambda value: isinstance(value, str) and len(value) <= most
+
+
 def integer(low: int, high: int = 2**53 - 1) -> Rule:
     def rule(value: Any) -> bool:
         whole = isinstance(value, float) and value.is_integer()
@@ -105,6 +109,8 @@ PRIVACY = fields(
 )
 SITE_PLAN = fields({"name": NAME, "weight": number(0, 1e9, above=True), "subjects_floor": COUNT})
 PLACE = fields({"site": NAME, "clearance": DIGEST, "reservation": DIGEST})
+DEALT = fields({"peer": NAME, "box": short(1024), "seed_share": DIGEST, "key_share": DIGEST})
+REVEALED = fields({"peer": NAME, "share": short(128)})
 
 RULES: dict[str, Rule] = {
     "Clearance": fields(
@@ -132,6 +138,12 @@ RULES: dict[str, Rule] = {
             "update_bytes": COUNT, "private": one_of(True, False),
         }
     ),
+    "Advert": fields({"site": NAME, "plan": DIGEST, "channel_key": short(64), "mask_key": short(64)}),
+    "Dealing": fields({"site": NAME, "plan": DIGEST, "roster": DIGEST, "seed": DIGEST, "dealt": every(DEALT)}),
+    "Agreement": fields(
+        {"site": NAME, "plan": DIGEST, "roster": DIGEST, "sharers": every(NAME), "survivors": every(NAME)}
+    ),
+    "Unmasking": fields({"site": NAME, "plan": DIGEST, "seeds": every(REVEALED), "keys": every(REVEALED)}),
     "Proposal": fields({"campaign": DIGEST, "number": COUNT, "opened_at": time}),
     "RoundPlan": fields(
         {

@@ -19,7 +19,8 @@ from bract.digest import digest
 from bract.plan import Place
 from bract.privacy.spec import Mechanism
 from bract.update import Contribution
-from bract_server.verify import HEADER_ROOM, Expected, verify, verify_arrays
+from bract_server.arrays import HEADER_ROOM
+from bract_server.verify import Expected, verify, verify_arrays
 from tests.hostile.attacks import broken, held, seen, strike
 
 LAYOUT = {"encoder.bias": (7,), "encoder.weight": (5, 7), "norm": (1,)}

@@ -14,6 +14,7 @@ from bract.errors import BractError
 from bract.objectives.spec import MaskedImageSpec, MaskedTableSpec
 from bract.plan import CampaignPlan, Place, Proposal, RoundPlan, SitePlan
 from bract.privacy.spec import Mechanism, PrivacySpec
+from bract.secure.stages import Advert, Agreement, Dealing, Dealt, Revealed, Unmasking
 from bract.signing import parse_envelope, payload_type, sign, unseal
 from bract.update import Clearance, Contribution, Refusal, Relinquishment, Reservation, WithdrawalNotice
 from bract.value import decode, encode
@@ -36,6 +37,10 @@ WORDS: tuple[Any, ...] = (
     WithdrawalNotice("north", "n-1", (D, digest(b"y")), AT),
     Proposal(D, 1, AT),
     RoundPlan(D, 1, D, D, 1000, (Place("north", D, D), Place("south", D, D)), AT, AT),
+    Advert("north", D, "a" * 43 + "=", "b" * 43 + "="),
+    Dealing("north", D, D, D, (Dealt("north", "c" * 64, D, D), Dealt("south", "d" * 64, D, D))),
+    Agreement("north", D, D, ("north", "south", "west"), ("north", "south")),
+    Unmasking("north", D, (Revealed("north", "e" * 44), Revealed("south", "f" * 44)), (Revealed("west", "g" * 44),)),
 )
 TABLE, IMAGE = MaskedTableSpec("masked-table"), MaskedImageSpec("masked-image")
 PLANS = (

@@ -16,6 +16,7 @@ from bract.errors import (
     BUDGET,
     FOREIGN_CODE,
     LATE,
+    MALFORMED,
     NO_ADMITTED,
     NOT_FINITE,
     OVERSPEND,
@@ -350,6 +351,35 @@ def test_a_round_that_was_running_when_the_coordinator_died_is_taken_up_with_the
     assert (report.number, report.state, len(report.participants)) == (1, "committed", 3)
     for place in world.places.values():
         assert len(place.site.registry.spent("adult")) == 1, "nobody trained twice"
+
+
+def test_a_site_whose_answer_was_refused_is_not_asked_again_by_the_next_coordinator(
+    world: Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.create(small_plan(rounds=1))
+    world.registry.set_state("small", "running", "", now())
+    first = world.places[sorted(NAMES)[0]]
+    asked = 0
+
+    def forge(reply: Payload) -> Payload:
+        nonlocal asked
+        asked += 1
+        return reply | {"contribution": b"{}"}
+
+    first.tamper = forge
+    reject = world.registry.reject
+
+    def dies(*args: object) -> None:
+        reject(*args)  # type: ignore[arg-type]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(world.registry, "reject", dies)
+    with pytest.raises(KeyboardInterrupt):
+        run_campaign(world.hub(), "small")
+    monkeypatch.undo()
+    run_campaign(world.hub(), "small")
+    (report,) = world.reports()
+    assert (report.state, report.missing, asked) == ("committed", {first.name: MALFORMED}, 1)
 
 
 def test_a_stopped_campaign_stops_and_can_be_taken_up_again(world: Federation) -> None:

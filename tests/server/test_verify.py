@@ -31,7 +31,8 @@ from bract.signing import sign
 from bract.update import Contribution
 from bract.value import digest_value
 from bract_server import verify as rules
-from bract_server.verify import HEADER_ROOM, RULES, Expected
+from bract_server.arrays import HEADER_ROOM
+from bract_server.verify import RULES, Expected
 
 KEY, OTHER_KEY = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
 P, C, R, X = (digest(text) for text in (b"plan", b"clearance", b"reservation", b"something else"))

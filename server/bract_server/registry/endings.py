@@ -10,7 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from bract.digest import Digest
-from bract.errors import LATE, MALFORMED, QUORUM, STALE_CLEARANCE, STATE, STOPPED, BractError
+from bract.errors import LATE, MALFORMED, QUARANTINED, QUORUM, STALE_CLEARANCE, STATE, STOPPED, BractError
 from bract.model import NodeKind, Relation, Role
 from bract.receipt import EncoderVersion, RoundReceipt
 from bract_server.lifecycle import CAMPAIGN, MOVE_TO, CampaignState, RoundMove, RoundState
@@ -29,6 +29,7 @@ from bract_server.registry.models import (
     RoundPlanRow,
     RoundRow,
 )
+from bract_server.registry.quarantine import apart
 from bract_server.registry.rounds import OPEN, included
 from bract_server.registry.unit import Store, Unit
 
@@ -186,8 +187,9 @@ def _missing(session: Session, row: RoundRow, inside: set[str], known: Mapping[s
     sent = select(ContributionRow.site).where(ContributionRow.round_id == row.id, ContributionRow.accepted)
     reasons |= dict.fromkeys(session.scalars(sent), QUORUM)
     reasons |= dict.fromkeys(session.scalars(revoked), STALE_CLEARANCE)
-    reasons |= known
     names = sorted(site.name for site in plan_of(campaign_row(session, row.campaign)).sites)
+    reasons |= dict.fromkeys(apart(session) & {*names}, QUARANTINED)
+    reasons |= known
     return {name: reasons.get(name, LATE) for name in names if name not in inside}
 
 

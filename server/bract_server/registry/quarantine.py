@@ -11,8 +11,8 @@ Rules:
 
 from datetime import datetime
 
-from sqlalchemy import Select, func, select
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, Select, func, select
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from bract.errors import (
     BAD_ARRAYS,
@@ -93,6 +93,11 @@ def check_free(session: Session, site: str) -> None:
 def apart(session: Session) -> frozenset[str]:
     """The sites that are set apart now."""
     return frozenset(session.scalars(_free().with_only_columns(QuarantineRow.site)))
+
+
+def is_apart(site: InstrumentedAttribute[str]) -> ColumnElement[bool]:
+    """For a query: whether that column's site is set apart now."""
+    return _free().where(QuarantineRow.site == site).exists()
 
 
 def judge(unit: Unit, site: str, patience: Patience) -> None:

@@ -24,6 +24,7 @@ from bract.receipt import EncoderVersion
 from bract.signing import Envelope, parse_envelope, unseal, verify_key
 from bract.update import Contribution
 from bract.value import decode
+from bract_server.arrays import HEADER_ROOM
 from bract_server.lifecycle import ROUND, RoundMove, RoundState, TaskMove
 from bract_server.patience import Patience
 from bract_server.registry import ledger
@@ -40,14 +41,11 @@ from bract_server.registry.models import (
     RoundRow,
     VersionRow,
 )
-from bract_server.registry.quarantine import check_free, judge
+from bract_server.registry.quarantine import check_free, is_apart, judge
 from bract_server.registry.sites import live_site
 from bract_server.registry.tasks import move
 from bract_server.registry.unit import Store
 from bract_server.registry.views import Accepted
-
-HEADER_ROOM = 64 << 10
-"""Bytes that an update may have beyond the encoder's arrays: another header."""
 
 OPEN = (RoundState.PLANNED, RoundState.RUNNING)
 
@@ -201,7 +199,7 @@ class Rounds(Store):
             return tuple(Digest(update) for update in session.scalars(wanted.distinct()) if update)
 
     def contributions(self, campaign: Digest, number: int) -> tuple[Accepted, ...]:
-        """The accepted contributions of a round by site, without those whose clearance a withdrawal has revoked."""
+        """The accepted contributions of a round by site, without revoked ones and those of sites that are set apart."""
         with self.seeing() as session:
             row = round_row(session, campaign, number)
             return tuple(_accepted(one) for one, _ in included(session, row.id))
@@ -212,9 +210,14 @@ class Rounds(Store):
         with self.seeing() as session:
             return session.scalar(revoked) is not None
 
-    def has_contribution(self, campaign: Digest, number: int, site: str) -> bool:
-        """Whether the site's contribution to a round was accepted."""
-        return any(one.site == site for one in self.contributions(campaign, number))
+    def rejections(self, campaign: Digest, number: int) -> dict[str, str]:
+        """The sites whose contributions to a round were refused, and the code of the last refusal."""
+        with self.seeing() as session:
+            row = round_row(session, campaign, number)
+            refused = select(ContributionRow.site, ContributionRow.code).where(
+                ContributionRow.round_id == row.id, ~ContributionRow.accepted
+            )
+            return {site: str(code) for site, code in session.execute(refused.order_by(ContributionRow.id))}
 
     def may_get(self, site: str, digest: Digest, at: datetime) -> None:
         """The site may read this array now: it is what a running round in which the site has a place starts from.
@@ -259,7 +262,10 @@ def _places(site: str) -> Select[int]:
 
 
 def included(session: Session, round_id: int) -> list[tuple[ContributionRow, ClearanceRow]]:
-    """A round's accepted contributions by site with their clearances, but for those that a withdrawal has revoked."""
+    """A round's accepted contributions by site with their clearances.
+
+    Without those whose clearance a withdrawal has revoked, and those of sites that were set apart since.
+    """
     revoked = exists().where(RevocationRow.clearance_id == ClearanceRow.id)
     wanted = (
         select(ContributionRow, ClearanceRow)
@@ -268,7 +274,9 @@ def included(session: Session, round_id: int) -> list[tuple[ContributionRow, Cle
             (ParticipantRow.round_id == ContributionRow.round_id) & (ParticipantRow.site == ContributionRow.site),
         )
         .join(ClearanceRow, ClearanceRow.id == ParticipantRow.clearance_id)
-        .where(ContributionRow.round_id == round_id, ContributionRow.accepted, ~revoked)
+        .where(
+            ContributionRow.round_id == round_id, ContributionRow.accepted, ~revoked, ~is_apart(ContributionRow.site)
+        )
         .order_by(ContributionRow.site)
     )
     return list(session.execute(wanted))

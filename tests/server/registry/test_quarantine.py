@@ -87,6 +87,23 @@ def test_a_site_apart_is_asked_nothing_and_nothing_of_it_counts_but_its_withdraw
     world.registry.withdraw("alder", world.notice("alder", named("snapshot alder")), AT)
 
 
+def test_what_was_accepted_before_its_site_was_set_apart_does_not_enter_the_version(
+    world: World, campaign: Digest
+) -> None:
+    other = world.start(campaign_plan("lung"))
+    number, plan = world.open(other, "alder", "birch", "cedar")
+    for site in ("alder", "birch", "cedar"):
+        world.registry.accept(world.contribution(site, other, number, plan.name), site, AT)
+    before = world.version(other, number)
+    rounds(world, campaign, BAD_ARRAYS, BAD_ARRAYS, BAD_ARRAYS)
+    assert [one.site for one in world.registry.contributions(other, number)] == ["birch", "cedar"]
+    assert code_of(lambda: world.commit(other, number, contributions=before.contributions)) == STALE_CLEARANCE
+    world.commit(other, number)
+    (report,) = world.registry.rounds(other)
+    assert (report.participants, report.missing) == (("birch", "cedar"), {"alder": QUARANTINED})
+    assert world.registry.receipts("alder", 0) == [], "nothing says that it was used"
+
+
 def test_a_place_that_was_promised_is_lost(world: World, campaign: Digest) -> None:
     other = world.start(campaign_plan("lung"))
     world.registry.propose(other, AT)
