@@ -9,7 +9,7 @@ from rich.text import Text
 
 from bract import console
 from bract.plan import CampaignPlan
-from bract.privacy.accounting import epsilon
+from bract.privacy.accounting import epsilon, rounded_up
 from bract.value import plain
 from bract_server.registry.store import HubRegistry, Run
 from bract_server.registry.views import Inspection, RoundReport
@@ -84,7 +84,7 @@ def progress(registry: HubRegistry, name: str) -> Progress:
         spent = registry.spent(site.name, plan.dataset)
         cap = registry.epsilon_cap(site.name, plan.dataset)
         apart = registry.site(site.name).quarantined_at is not None
-        costs.append(SiteCost(site.name, round(epsilon(spent, plan.privacy.delta), 4), cap, apart))
+        costs.append(SiteCost(site.name, rounded_up(epsilon(spent, plan.privacy.delta)), cap, apart))
     rounds = registry.rounds(campaign.digest)
     runs = registry.runs(campaign.digest)
     return Progress(name, campaign.digest, campaign.state, campaign.reason, plan, rounds, tuple(costs), runs)

@@ -30,6 +30,10 @@ class Phase(IntEnum):
     """Its encoder version is committed."""
 
 
+FLEETING = frozenset({Phase.CLOSING})
+"""What may be over before anything can be done to it: the hub makes a version within milliseconds."""
+
+
 class Process(StrEnum):
     """What can be killed, by the module that it runs."""
 

@@ -11,7 +11,10 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     tried = [told for told in (dict(one.user_properties) for one in reports if one.when == "call") if "fault" in told]
     if not tried:
         return
-    terminalreporter.section(f"faults: {sum('tried' in told for told in tried)} of {len(tried)} held")
+    outcomes = [dict(one.user_properties) for one in terminalreporter.stats.get("passed", ())]
+    held = [told["tried"] for told in outcomes if "tried" in told]
+    late = sum(not one["hit"] for one in held)
+    terminalreporter.section(f"faults: {len(held)} of {len(tried)} held, {late} of them struck too late")
     terminalreporter.write_line(_LINE("fault", "phase", "wanted", "held", "recovered", "campaign", "redone", "without"))
     for told in tried:
         terminalreporter.write_line(_LINE(*told["fault"], *_outcome(told.get("tried"))))

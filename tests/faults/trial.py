@@ -35,6 +35,7 @@ SEED = 11
 STEPS = 40
 ROUNDS = 2
 _STARTS = 3
+_STRIKES = 3
 _POLL_S = 0.01
 _ENDED = ("completed", "failed", "stopped")
 
@@ -94,12 +95,19 @@ class Bench:
         return [report.seconds or 0.0 for report in self._committed(campaign)]
 
     def attempt(self, scenario: Scenario) -> Tried:
-        """Try it.
+        """Try it, again where the fault struck too late; also such a try must hold.
 
         Raises:
             AssertionError: what was promised does not hold.
         """
-        world, name = self.world, f"{scenario}"[:50]
+        for number in range(_STRIKES):
+            tried = self._attempt(scenario, f"{scenario}"[:50] + f"-{number}")
+            if tried.hit:
+                break
+        return tried
+
+    def _attempt(self, scenario: Scenario, name: str) -> Tried:
+        world = self.world
         self._mend()
         with self._stage(scenario):
             watch = Watch(world)

@@ -17,6 +17,7 @@ from bract_server.lifecycle import CAMPAIGN, MOVE_TO, CampaignState, RoundMove, 
 from bract_server.lifecycle import ROUND as ROUND_LIFE
 from bract_server.registry.answers import round_row
 from bract_server.registry.campaigns import campaign_row, named_campaign, plan_of
+from bract_server.registry.contributions import included
 from bract_server.registry.impacts import extend
 from bract_server.registry.lineage import ROUND, SNAPSHOT, VERSION, add_version, dataset_ref, link, node, snapshot_ref
 from bract_server.registry.models import (
@@ -30,7 +31,7 @@ from bract_server.registry.models import (
     RoundRow,
 )
 from bract_server.registry.quarantine import apart
-from bract_server.registry.rounds import OPEN, included
+from bract_server.registry.rounds import OPEN
 from bract_server.registry.unit import Store, Unit
 
 _Included = list[tuple[ContributionRow, ClearanceRow]]

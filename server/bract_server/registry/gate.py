@@ -34,6 +34,7 @@ from bract.release import DEFAULT_POLICIES, Approval, Criterion, Policy, Release
 from bract.signing import parse_envelope, unseal, verify_key
 from bract.use import shown
 from bract.value import decode
+from bract_server.registry.contributions import contribution_of
 from bract_server.registry.graph import Allowance, Graph, allowances, load
 from bract_server.registry.impacts import newest
 from bract_server.registry.lineage import above
@@ -55,7 +56,6 @@ from bract_server.registry.models import (
     VersionRow,
 )
 from bract_server.registry.persons import overriding, roles_of
-from bract_server.registry.rounds import contribution_of
 from bract_server.registry.sources import cleared, lacking, sources
 from bract_server.registry.standing import last_remedies
 from bract_server.registry.verdict import GateReport, Verdict

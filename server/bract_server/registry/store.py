@@ -4,6 +4,7 @@ from bract_server.registry.access import Access
 from bract_server.registry.answers import Answers
 from bract_server.registry.bundle import Bundles
 from bract_server.registry.campaigns import Campaigns
+from bract_server.registry.contributions import Contributions
 from bract_server.registry.endings import Endings
 from bract_server.registry.inspections import Inspections
 from bract_server.registry.ledger import Ledger
@@ -52,6 +53,7 @@ class HubRegistry(
     Answers,
     Ledger,
     Rounds,
+    Contributions,
     Inspections,
     Versions,
     Endings,

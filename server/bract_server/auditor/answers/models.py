@@ -10,8 +10,8 @@ from bract.errors import MALFORMED, BractError
 from bract.model import MODELS, Edge, Lineage, Node, NodeKind, Role
 from bract.question import Cite, Draft, Moment, stamp
 from bract_server.auditor.sight import Arguments, Sight
+from bract_server.registry.contributions import contribution_of
 from bract_server.registry.models import CardRow, ContributionRow, NodeRow
-from bract_server.registry.rounds import contribution_of
 
 _ENTRY = {
     NodeKind.VERSION: "version.add",

@@ -12,8 +12,8 @@ from bract.receipt import EncoderVersion
 from bract.value import decode
 from bract_server.accounts import LedgerAccount
 from bract_server.auditor.sight import Arguments, Sight
+from bract_server.registry.contributions import contribution_of
 from bract_server.registry.models import ContributionRow, OutcomeRow, RoundRow, VersionRow
-from bract_server.registry.rounds import contribution_of
 
 _CAVEATS = (
     "Unit: the consent subject; add or remove one. An account is of one data set of one site; a person in two data sets "
