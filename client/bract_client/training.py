@@ -16,7 +16,7 @@ from bract.supervisor import Program, end, environment, python, spawn
 from bract_client.home import SiteHome
 
 _LOOK_S = 2.0
-_OBEY_S = 10.0
+_OBEY_S = 30.0
 
 log = logging.getLogger("bract.training")
 

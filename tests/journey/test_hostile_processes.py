@@ -174,7 +174,7 @@ def test_a_wrong_operator_token_is_refused(world: World) -> None:
 
 
 def test_a_round_over_the_budget_is_refused_by_the_sites_own_ledgers_before_anything_is_read(world: World) -> None:
-    world.plan("greedy", steps=100_000, deadline_s=60.0)
+    world.plan("greedy", steps=100_000, deadline_s=30.0)
     told = subprocess.run(
         [BIN / "bract", "campaign", "run", "greedy", "--hub", str(world.hub), "--json"],
         capture_output=True,
@@ -212,7 +212,7 @@ def test_stopping_a_campaign_ends_the_training_at_the_sites_within_seconds(world
 
 
 def test_a_site_that_was_shut_out_is_not_let_in_again(world: World) -> None:
-    world.plan("without-south", deadline_s=20.0)
+    world.plan("without-south", deadline_s=8.0)
     subprocess.run([BIN / "bract", "enrol", "revoke", "south", "--hub", str(world.hub)], check=True)
     told = subprocess.run(
         [BIN / "bract", "campaign", "run", "without-south", "--hub", str(world.hub), "--json"],

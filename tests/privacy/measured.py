@@ -6,6 +6,8 @@ from bract.dpsgd.falsifier import Report
 from bract.dpsgd.falsify import certify
 from bract.objectives.certificate import Certificate
 
+RENEW = "renew it: python -m bract.dpsgd.falsify --all --write"
+
 
 @cache
 def measured(kind: str) -> tuple[Certificate, list[Report]]:

@@ -18,9 +18,7 @@ from bract.objectives.certificate import (
 )
 from bract.objectives.spec import CATALOGUE
 from bract.value import decode, encode
-from tests.privacy.measured import measured
-
-RENEW = "renew it: python -m bract.dpsgd.falsify --all --write"
+from tests.privacy.measured import RENEW
 
 
 def test_every_objective_of_the_catalogue_has_one_and_nothing_else_has() -> None:
@@ -35,17 +33,6 @@ def test_no_certificate_is_stale(kind: str) -> None:
         pytest.fail(f"{error}; {RENEW}")
     assert found.structure is CATALOGUE[kind].structure
     assert {"dpsgd/engine.py", "dpsgd/bookkeeping/clipper.py", "objectives/batch.py"} <= {s.path for s in found.sources}
-
-
-@pytest.mark.privacy
-@pytest.mark.parametrize("kind", CATALOGUE)
-def test_a_certificate_says_what_the_falsifier_finds_now(kind: str) -> None:
-    made, shipped = measured(kind)[0], certificates()[kind]
-    figures = {"measured": shipped.measured, "moment": shipped.moment}
-    assert dataclasses.replace(made, **figures) == shipped, RENEW  # type: ignore[arg-type]
-    # other processors round otherwise, and a search follows its last digit
-    assert made.measured == pytest.approx(shipped.measured, rel=0.1)
-    assert made.moment is None or made.moment == pytest.approx(shipped.moment, rel=0.1)
 
 
 def test_changed_code_an_older_falsifier_or_an_unknown_objective_has_none() -> None:

@@ -210,7 +210,7 @@ def test_the_commands_tell_the_same(pair: Pair, tmp_path: Path) -> None:
     differs = CliRunner().invoke(app, [*arguments, "--json"])
     assert differs.exit_code == 1
     assert [(one["kind"], one["number"]) for one in json.loads(differs.stdout)] == [(ONLY_SITE, 2)]
-    assert ONLY_SITE in CliRunner().invoke(app, arguments, env={"COLUMNS": "200"}).stdout
+    assert "the ledgers differ" in CliRunner().invoke(app, arguments).stdout
     (listed,) = json.loads(CliRunner().invoke(app, ["ledger", "list", "--hub", str(pair.hub), "--json"]).stdout)
     (mine,) = pair.world.registry.accounts()
     assert (listed["site"], listed["epsilon"]) == ("alder", rounded_up(mine.epsilon()))

@@ -68,7 +68,12 @@ class Ordered(RuleBasedStateMachine):
     def moves(self, state: CampaignState) -> None:
         permitted = state in MOVE_TO and MOVE_TO[state] in CAMPAIGN.table[self.state]
         self.says(lambda: self.world.registry.set_state(self.name, state, "", AT), permitted)
-        self.state = state if permitted else self.state
+        if not permitted:
+            return
+        self.state = state
+        if state != CampaignState.RUNNING and self.may(RoundMove.ABORT):
+            self.round = RoundState.ABORTED
+            self.tasks = {site: TASK.after(task, TaskMove.DROP) for site, task in self.tasks.items()}
 
     @rule()
     def proposes(self) -> None:

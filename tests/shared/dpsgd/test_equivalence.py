@@ -190,7 +190,10 @@ def test_precision_may_also_be_asked_of_the_engine() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "make",
-    [models.mlp, models.tied, models.group_norm, pytest.param(models.vit_of_one_block, marks=pytest.mark.nightly)],
+    [
+        models.group_norm,
+        *(pytest.param(make, marks=pytest.mark.nightly) for make in (models.mlp, models.tied, models.vit_of_one_block)),
+    ],
 )
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
 def test_a_compiled_pass_gives_the_same_sum(make: Callable[[], Foreign]) -> None:
