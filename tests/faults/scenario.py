@@ -107,16 +107,18 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True)
 class Scenario:
-    """One line of the matrix; `ci` ones run at every change, the others at night."""
+    """One line of the matrix; `ci` ones run at every change, the others at night; `secure` ones with secure aggregation."""
 
     action: Action
     phase: Phase
     outcome: Outcome
     ci: bool = False
     database: str = "sqlite"
+    secure: bool = False
 
     def __str__(self) -> str:
-        return f"{self.action}, {self.phase.name.lower()}".replace(" ", "-").replace(",", "")
+        kind = ", secure" if self.secure else ""
+        return f"{self.action}, {self.phase.name.lower()}{kind}".replace(" ", "-").replace(",", "")
 
 
 def _kill(process: Process, outcomes: str, ci: tuple[Phase, ...], database: str = "sqlite") -> list[Scenario]:
@@ -153,4 +155,14 @@ SCENARIOS = (
     *(Scenario(Lock("hub", 5.0), phase, Outcome.SAME) for phase in Phase),
     *(Scenario(Lock("site", 5.0), phase, Outcome.QUORUM) for phase in Phase),
     Scenario(FullDisk(8.0), Phase.PROPOSED, Outcome.QUORUM, ci=True),
+    # With secure aggregation a site that was asked answers the same again, also to another process of the hub.
+    *(
+        Scenario(Kill(process), phase, outcome, process is Process.HUB and phase is Phase.TRAINING, secure=True)
+        for process, outcome in (
+            (Process.HUB, Outcome.SAME),
+            (Process.SERVER_APP, Outcome.SAME),
+            (Process.SITE, Outcome.QUORUM),
+        )
+        for phase in (Phase.OPENED, Phase.TRAINING, Phase.UPLOADED)
+    ),
 )

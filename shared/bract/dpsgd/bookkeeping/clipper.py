@@ -226,9 +226,9 @@ class BookKeeping:
         return self._tape
 
     def _recorded(self, batch: Batch, units: int) -> Tape:
-        """Run a few units without gradients and note each use of a parameter."""
+        """Run a few units without gradients and note each use of a parameter; a compiled model runs as it was written."""
         tape = Tape(units, batch.present.shape[1])
-        with self._watched(tape), torch.no_grad():
+        with torch.compiler.set_stance("force_eager"), self._watched(tape), torch.no_grad():
             losses = self._forward(batch.part(0, units))
         if losses.shape != (units,):
             raise BractError(NO_CERTIFICATE, f"the loss has shape {tuple(losses.shape)}, not one value a unit")
