@@ -9,7 +9,7 @@ from rich.text import Text
 
 from bract import console
 from bract.plan import CampaignPlan
-from bract.privacy.accounting import epsilon, rounded_up
+from bract.privacy.accounting import epsilon, rounded_up, shown
 from bract.value import plain
 from bract_server.registry.store import HubRegistry, Run
 from bract_server.registry.views import Inspection, RoundReport
@@ -141,7 +141,7 @@ def render(seen: Progress) -> Group:
             "" if report.seconds is None else f"{report.seconds:.1f}",
         )
     rows = [
-        (site.name, f"{site.epsilon:.3f}", "?" if site.epsilon_cap is None else f"{site.epsilon_cap:g}")
+        (site.name, shown(site.epsilon), "?" if site.epsilon_cap is None else f"{site.epsilon_cap:g}")
         for site in seen.sites
     ]
     costs = console.table(

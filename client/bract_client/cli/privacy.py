@@ -8,7 +8,7 @@ import typer
 
 from bract import console
 from bract.files import write_atomic
-from bract.privacy.accounting import epsilon, epsilon_prv, epsilon_rdp, rounded_up
+from bract.privacy.accounting import epsilon, epsilon_prv, epsilon_rdp, rounded_up, shown
 from bract.privacy.events import dp_event
 from bract.privacy.spec import Mechanism
 from bract.receipt import RoundReceipt
@@ -88,7 +88,7 @@ def ledger(
         (
             r["dataset"],
             r["rounds"],
-            *(f"{r[name]:.3f}" if r["guaranteed"] else "No DP guarantee" for name in asked),
+            *(shown(r[name]) if r["guaranteed"] else "No DP guarantee" for name in asked),
             audit_cell(r),
             r["epsilon_cap"],
             f"{r['delta']:g}",

@@ -7,7 +7,7 @@ import typer
 
 from bract import console
 from bract.consent import Decision, Purpose
-from bract.privacy.accounting import rounded_up
+from bract.privacy.accounting import rounded_up, shown, shown_left
 from bract.privacy.events import dp_event
 from bract.roles import Role, Verb, check
 from bract_client.auditor.report import report as whole
@@ -101,8 +101,8 @@ def rounds(
         console.out.print("No round held a record of this person: nothing is spent.")
         return
     names = (*(EPSILONS[name] for name in costs), AUDIT, "rounds", "least cap", "left", "δ")
-    figures = (*(f"{cost:.3f}" for cost in costs.values()), audit_cell(audit))
-    cells = (*figures, len(spent.mechanisms), spent.cap_epsilon, f"{left:.3f}")
+    figures = (*(shown(cost) for cost in costs.values()), audit_cell(audit))
+    cells = (*figures, len(spent.mechanisms), spent.cap_epsilon, shown_left(left))
     title = "this person's privacy (unit: subject; add or remove one)"
     console.out.print(console.table(title, names, [(*cells, f"{delta:g}")]))
 

@@ -9,7 +9,7 @@ from rich.live import Live
 
 from bract import console
 from bract.plan import CampaignPlan
-from bract.privacy.accounting import rounded_up
+from bract.privacy.accounting import shown
 from bract_server import campaigns
 from bract_server.cli.options import AsJson, HubFolder, now
 from bract_server.home import open_home
@@ -48,7 +48,7 @@ def create(
         )
         return
     console.out.print(
-        f"{read.rounds} rounds of {read.privacy.steps} private steps cost each site ε = {epsilon:.2f} at δ = "
+        f"{read.rounds} rounds of {read.privacy.steps} private steps cost each site ε = {shown(epsilon)} at δ = "
         f"{read.privacy.delta:g} (unit: consent subject; add or remove one)."
     )
     if read.secure is not None:
@@ -64,7 +64,7 @@ def _secure(plan: CampaignPlan, whole_site: float | None) -> str:
         return f"{sees} For a site as a whole: No DP guarantee."
     return (
         f"{sees} {plan.rounds} such sums show the hub, with {plan.secure.colluders} sites that help it, of any other site "
-        f"ε = {rounded_up(whole_site):.4f} at δ = {plan.privacy.delta:g} (unit: a whole site; there or not)."
+        f"ε = {shown(whole_site)} at δ = {plan.privacy.delta:g} (unit: a whole site; there or not)."
     )
 
 

@@ -9,7 +9,7 @@ import typer
 
 from bract import console
 from bract.digest import Digest
-from bract.privacy.accounting import rounded_up
+from bract.privacy.accounting import rounded_up, shown, shown_left
 from bract.signing import verify_key
 from bract.value import plain
 from bract_server.accounts import ABORTED, Charge, LedgerAccount
@@ -37,12 +37,12 @@ def list_accounts(hub: HubFolder = Path(), as_json: AsJson = False) -> None:
         (
             account.site,
             account.dataset,
-            f"{rounded_up(account.epsilon()):.3f}" if _guaranteed(account, seeded) else "No DP guarantee",
+            shown(account.epsilon()) if _guaranteed(account, seeded) else "No DP guarantee",
             f"{account.delta:g}",
             f"{account.cap_epsilon:g}",
-            f"{account.remaining():.3f}",
+            shown_left(account.remaining()),
             len(account.open),
-            " ".join(f"{y.year}: {rounded_up(y.alone):.3f} ({rounded_up(y.cumulative):.3f})" for y in account.years()),
+            " ".join(f"{y.year}: {shown(y.alone)} ({shown(y.cumulative)})" for y in account.years()),
         )
         for account in accounts
     ]

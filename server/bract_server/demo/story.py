@@ -12,7 +12,7 @@ from bract import console
 from bract.consent import Purpose
 from bract.errors import NOT_RUNNING, QUORUM, STATE, UNREACHABLE, BractError
 from bract.flower import Operator
-from bract.privacy.accounting import epsilon, epsilon_prv, epsilon_rdp, rounded_up
+from bract.privacy.accounting import epsilon, epsilon_prv, epsilon_rdp, rounded_up, shown
 from bract_server import campaigns
 from bract_server.demo.plan import NAMES, demo_plan, site_settings
 from bract_server.demo.stage import HUB, SITE, Stage, command, each, free_ports, stage
@@ -142,7 +142,7 @@ def _campaign(story: Story, rounds: int) -> None:
         f"masked columns on UCI Adult; unit: one person; σ = {privacy.noise_multiplier:g}, q = {privacy.sampling_rate:g}, "
         f"{privacy.steps} private steps a round, δ = {privacy.delta:g}"
     )
-    say(f"all {rounds} rounds will cost each site ε = {campaigns.forecast(plan):.2f}")
+    say(f"all {rounds} rounds will cost each site ε = {shown(campaigns.forecast(plan))}")
     with _operator(story) as door:
         campaigns.start(story.registry, door, CAMPAIGN, datetime.now(UTC))
 
@@ -304,9 +304,10 @@ def _privacy(story: Story) -> None:
             "epsilon_ledger": account["epsilon"],
         }
         story.told["privacy"]["sites"].append(costs)
+        by = ", ".join(f"{shown(costs[f'epsilon_{name}'])} ({name.upper()})" for name in ("pld", "prv", "rdp"))
         say(
-            f"{entry['name']:10} ε = {account['epsilon']:.3f} of {account['epsilon_cap']:g} in the site's own ledger; the hub "
-            f"recomputes {costs['epsilon_pld']:.3f} (PLD), {costs['epsilon_prv']:.3f} (PRV), {costs['epsilon_rdp']:.3f} (RDP)"
+            f"{entry['name']:10} ε = {shown(account['epsilon'])} of {account['epsilon_cap']:g} in the site's own ledger; "
+            f"the hub recomputes {by}"
         )
 
 

@@ -113,6 +113,16 @@ def rounded_up(value: float) -> float:
     return math.ceil(value * 10_000) / 10_000
 
 
+def shown(value: float) -> str:
+    """An ε for people, rounded up to three digits after the point (what is a billionth above one is that one)."""
+    return f"{math.ceil(value * 1000 - 1e-6) / 1000:.3f}"
+
+
+def shown_left(value: float) -> str:
+    """What is left of a budget, for people: rounded down likewise."""
+    return f"{math.floor(value * 1000) / 1000:.3f}"
+
+
 def delta_of(mechanisms: Iterable[Mechanism], at_epsilon: float) -> float:
     """The δ of all the mechanisms together at an ε. Pessimistic, so never too small; 0 for none.
 

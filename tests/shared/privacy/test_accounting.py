@@ -18,6 +18,8 @@ from bract.privacy.accounting import (
     epsilon_rdp,
     rdp_curve,
     rounded_up,
+    shown,
+    shown_left,
 )
 from bract.privacy.spec import Mechanism
 
@@ -169,3 +171,10 @@ def _divergence_by_integration(sigma: float, rate: float, order: int) -> float:
 
 def _phi(x: float) -> float:
     return math.erfc(-x / math.sqrt(2)) / 2
+
+
+@given(st.floats(0, 50))
+def test_what_people_read_is_never_less_than_it_is_nor_more_than_is_left(value: float) -> None:
+    assert value - 1e-8 <= float(shown(value)) <= value + 1.1e-3
+    assert value - 1.1e-3 <= float(shown_left(value)) <= value
+    assert (shown(5.8744), shown_left(5.8746)) == ("5.875", "5.874")
