@@ -382,6 +382,30 @@ def test_a_site_whose_answer_was_refused_is_not_asked_again_by_the_next_coordina
     assert (report.state, report.missing, asked) == ("committed", {first.name: MALFORMED}, 1)
 
 
+def test_a_stop_deletes_what_was_accepted_in_the_open_round(world: Federation, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.create(small_plan(rounds=1))
+    world.registry.set_state("small", "running", "", now())
+    accept = world.registry.accept
+
+    def dies(*args: object) -> None:
+        accept(*args)  # type: ignore[arg-type]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(world.registry, "accept", dies)
+    with pytest.raises(KeyboardInterrupt):
+        run_campaign(world.hub(), "small")
+    (update,) = world.registry.updates(world.registry.campaign("small").digest, 1)
+    assert world.store.path(update).exists()
+
+    class Door:
+        def runs(self) -> dict[int, object]:
+            return {}
+
+    door: object = Door()
+    campaigns.stop(world.registry, world.store, door, "small", now())  # type: ignore[arg-type]
+    assert not world.store.path(update).exists()
+
+
 def test_a_stopped_campaign_stops_and_can_be_taken_up_again(world: Federation) -> None:
     plan = small_plan(rounds=2)
     world.create(plan)
