@@ -87,7 +87,7 @@ class ArrayStore:
     def receive(self, digest: Digest, size: int, chunks: Iterable[bytes | memoryview], offset: int = 0) -> None:
         """Takes in an array; nothing happens when it is here already.
 
-        A transfer that is cut off (the iterator raises) leaves its part, and a later one may continue it at `offset`.
+        A transfer that is cut off (the iterator raises or ends early) leaves its part, to be continued at `offset`.
 
         Args:
             digest: sha256 of the whole file.
@@ -97,7 +97,7 @@ class ArrayStore:
 
         Raises:
             BractError: `too-large`, `disk` (quota, full or failing disk), `digest-mismatch`, `malformed`, or
-                `concurrent` (`bract.wire.incoming`); what was refused is removed.
+                `concurrent` (`bract.wire.incoming`); what was refused otherwise than as `malformed` is removed.
         """
         target = self.path(digest)
         if not 0 < size <= self._max_bytes:

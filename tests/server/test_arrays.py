@@ -56,7 +56,6 @@ def test_a_whole_array_gets_its_name(store: ArrayStore) -> None:
     [
         ([DATA[:-1] + b"x"], len(DATA), DIGEST_MISMATCH),
         ([DATA, b"x"], len(DATA), TOO_LARGE),
-        ([DATA[:-1]], len(DATA), MALFORMED),
         ([DATA], 100_001, TOO_LARGE),
         ([b""], 0, TOO_LARGE),
     ],
@@ -66,6 +65,13 @@ def test_nothing_is_kept_of_what_is_not_as_announced(
 ) -> None:
     assert code_of(store, NAME, size, chunks) == code
     assert files(store) == []
+
+
+def test_an_end_that_comes_too_early_is_a_cut(store: ArrayStore) -> None:
+    assert code_of(store, NAME, len(DATA), [DATA[:5000]]) == MALFORMED
+    assert store.stat(NAME) == Held(False, 5000)
+    store.receive(NAME, len(DATA), [DATA[5000:]], 5000)
+    assert store.read(NAME).read_bytes() == DATA
 
 
 @given(first=st.integers(0, len(DATA)), back=st.integers(0, 3000), size=st.integers(1, 9000))
@@ -86,7 +92,7 @@ def test_an_offset_beyond_what_is_there_is_refused(store: ArrayStore) -> None:
     with pytest.raises(ConnectionError):
         store.receive(NAME, len(DATA), cut(DATA, 5000))
     assert code_of(store, NAME, len(DATA), [DATA[6000:]], 6000) == MALFORMED
-    assert files(store) == []
+    assert store.stat(NAME) == Held(False, 5000), "what came is as right as before"
 
 
 def test_a_wrong_beginning_is_found_when_it_is_continued(store: ArrayStore) -> None:

@@ -3,7 +3,8 @@
 Rules:
     1. No byte beyond the announced size is kept.
     2. The file gets its name only if its sha256 is the announced one, and only after it was synced.
-    3. What was refused, or met a full disk, is removed. What was cut off stays, to be continued.
+    3. What was refused, or met a full disk, is removed. What was cut off stays, to be continued; an end that comes too
+       early is a cut, since a server may see a broken call as the caller's last word.
 """
 
 import fcntl
@@ -36,8 +37,9 @@ def receive(
         offset: how many bytes of `part` to keep.
 
     Raises:
-        BractError: `too-large` for more bytes than announced; `malformed` for fewer, or an offset beyond what is there;
-            `digest-mismatch`; `concurrent` when another writer holds the part and `offset` is not 0; `disk`.
+        BractError: `too-large` for more bytes than announced; `malformed` for fewer, or an offset beyond what is there,
+            which leave the part; `digest-mismatch`; `concurrent` when another writer holds the part and `offset` is not
+            0; `disk`.
     """
     with _opened(part, offset) as (path, file):
         try:
@@ -46,9 +48,10 @@ def receive(
                     raise BractError(DIGEST_MISMATCH)
                 os.fsync(file.fileno())
                 publish(path, target)
-        except BractError:
-            with suppress(OSError):
-                path.unlink(missing_ok=True)
+        except BractError as error:
+            if error.code != MALFORMED:
+                with suppress(OSError):
+                    path.unlink(missing_ok=True)
             raise
 
 
