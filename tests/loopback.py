@@ -1,5 +1,6 @@
 """A hub's real gRPC door on loopback, with enrolled sites, and a registry that lives in memory."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -117,6 +118,13 @@ class Loopback:
         site_enrol.install(home, bundle, self.hub.fingerprint(), now())
         self.sites[name] = home
         return home
+
+    def wait_for(self, count: int, what: str, site: str) -> None:
+        """Until the hub has so many of a site's `calls` or `uploads` under way."""
+        until = time.monotonic() + 15
+        while self.server._share._under_way.get((site, what), 0) < count:
+            assert time.monotonic() < until, f"{count} {what} of {site}"
+            time.sleep(0.02)
 
 
 @contextmanager

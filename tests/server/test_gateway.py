@@ -49,7 +49,7 @@ def test_a_put_that_was_under_way_when_the_hub_ended_goes_on_at_the_next_one(tmp
                 time.sleep(0.02)
             start = time.monotonic()
             hub.server.stop(0.5)
-            assert time.monotonic() - start < 3
+            assert time.monotonic() - start < 10
             with suppress(grpc.RpcError):
                 put.result()
             stop.set()
@@ -113,7 +113,7 @@ def test_the_process_takes_a_renewed_certificate_and_ends_in_time_with_a_site_wa
             assert client.status().hub == "hub"
             before = serial(hub, site, port)
             hub_home.renew(hub, now())
-            until = time.monotonic() + 10
+            until = time.monotonic() + 30
             while serial(hub, site, port) == before and time.monotonic() < until:
                 time.sleep(0.2)
             assert serial(hub, site, port) != before
@@ -122,8 +122,8 @@ def test_the_process_takes_a_renewed_certificate_and_ends_in_time_with_a_site_wa
             time.sleep(0.5)
             start = time.monotonic()
             process.send_signal(signal.SIGTERM)
-            assert process.wait(15) == 0
-            assert time.monotonic() - start < 8
+            assert process.wait(30) == 0
+            assert time.monotonic() - start < 15
             client.close()
             waiting.join(40)
     finally:

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -172,7 +173,7 @@ def test_calls_that_never_send_their_request_hold_only_their_own_sites_turns_and
         calls = [ask.future(silent(stop), timeout=20) for _ in range(12)]
         assert other.status().hub == "hub", "the others are served meanwhile"
         answers = [told(call) for call in calls]
-        assert time.monotonic() - start < 10
+        assert time.monotonic() - start < 15
         stop.set()
     assert {code for code, _ in answers} <= {CONCURRENT, ""}
     assert (CONCURRENT, grpc.StatusCode.ABORTED) in answers and ("", grpc.StatusCode.CANCELLED) in answers
@@ -192,9 +193,9 @@ def test_a_put_that_trickles_is_cut_off_and_keeps_what_came(tight: Loopback, pie
         start = time.monotonic()
         put = channel.stream_unary(f"/{ARRAYS}/Put").future(trickle(header, piece, 0.05), timeout=20)
         assert told(put) == ("", grpc.StatusCode.CANCELLED)
-        assert 0.8 < time.monotonic() - start < 6
+        assert 0.8 < time.monotonic() - start < 15
     with line(tight, "clinic") as client:
-        until = time.monotonic() + 5  # the caller hears of the end before the hub has put away what came
+        until = time.monotonic() + 15  # the caller hears of the end before the hub has put away what came
         while len(piece) > 10 and not client.stat(A)[1] and time.monotonic() < until:
             time.sleep(0.1)
         assert (client.stat(A)[1] > 0) == (len(piece) > 10)
@@ -212,21 +213,22 @@ def test_a_get_that_nobody_reads_is_cut_off(tight: Loopback) -> None:
     tight.store.discard(digest(data))
 
 
-def test_no_site_sends_more_at_once_than_its_uploads_nor_holds_more_than_its_room(
-    tight: Loopback, tmp_path: Path
-) -> None:
+def test_no_site_sends_more_at_once_than_its_uploads(tmp_path: Path) -> None:
     stop = threading.Event()
-    with raw(tight, "clinic") as channel:
+    with loopback(tmp_path, "clinic", limits=replace(TIGHT, stall_s=60.0)) as hub, raw(hub, "clinic") as channel:
         put = channel.stream_unary(f"/{ARRAYS}/Put")
         under_way = []
         for n in range(2):
             header = pack_header(pb.PutHeader(digest=digest(b"%d" % n), size=100))
             under_way.append(put.future(itertools.chain([header], silent(stop)), timeout=20))
-        time.sleep(0.4)
+        hub.wait_for(2, "uploads", "clinic")
         header = pack_header(pb.PutHeader(digest=B, size=100))
         assert told(put.future(iter([header]), timeout=20))[0] == CONCURRENT
         stop.set()
         assert {told(one)[0] for one in under_way} == {MALFORMED}
+
+
+def test_no_site_holds_more_than_its_room(tight: Loopback, tmp_path: Path) -> None:
     for n, size in enumerate((2 << 20, 2 << 20)):
         (tmp_path / str(n)).write_bytes(bytes([n]) * size)
     with line(tight, "bank") as client:
@@ -257,9 +259,9 @@ def test_a_line_that_dies_half_way_is_noticed_and_its_turn_is_free_again(tight: 
         client.status()
         waiting = threading.Thread(target=lambda: suppress_all(lambda: client.proposals(20.0)))
         waiting.start()
-        time.sleep(0.3)
+        tight.wait_for(1, "calls", "clinic")
         relay.silent.set()
-        deadline = time.monotonic() + 8
+        deadline = time.monotonic() + 20
         while tight.server._share._under_way and time.monotonic() < deadline:
             time.sleep(0.05)
         assert not tight.server._share._under_way
@@ -304,7 +306,7 @@ def test_a_site_is_not_held_by_a_hub_that_stalls(tight: Loopback, tmp_path: Path
         relay.silent.set()
         start = time.monotonic()
         assert refused(lambda: client.get(digest(data), len(data), tmp_path / "down")) == UNREACHABLE
-        assert time.monotonic() - start < 8
+        assert time.monotonic() - start < 15
         relay.close()
     tight.store.discard(digest(data))
 
@@ -313,7 +315,7 @@ def test_more_calls_than_the_hub_serves_are_waited_for_and_not_mistaken_for_larg
     stop = threading.Event()
     with loopback(tmp_path, "clinic", "bank", threads=4) as hub, raw(hub, "clinic") as channel:
         calls = [channel.stream_unary("/bract.wire.Registry/Status").future(silent(stop), timeout=20) for _ in range(4)]
-        time.sleep(0.5)
+        hub.wait_for(4, "calls", "clinic")
         with line(hub, "bank", patience_s=0.0) as client:
             assert refused(client.status) == UNREACHABLE
         stop.set()

@@ -200,11 +200,11 @@ def test_proposals_come_as_soon_as_there_are_any(clinic: HubClient, running: Loo
     pair = (clearance("clinic", home).to_json(), clearance("clinic", home).to_json())
     start = time.monotonic()
     assert clinic.proposals(wait_s=0.3) == []
-    assert 0.25 < time.monotonic() - start < 3
+    assert 0.25 < time.monotonic() - start < 10
     threading.Timer(0.5, lambda: running.book.offers.update(clinic=[pair])).start()
     start = time.monotonic()
     (offer,) = clinic.proposals(wait_s=20)
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 15
     assert (offer.proposal.to_json(), offer.campaign.to_json()) == pair
     running.book.offers.clear()
 
@@ -304,6 +304,9 @@ HEADER = pack_header(pb.PutHeader(digest=NAME, size=len(DATA)))
 def test_a_put_that_breaks_the_protocol_is_refused(running: Loopback, messages: list[bytes], code: str) -> None:
     told, details = RawPut(running).code(messages)
     assert (told, details) == (code, code)
+    for part in running.hub.arrays.rglob("*.part"):
+        assert DATA.startswith(part.read_bytes()), "what is kept is the beginning of what was announced"
+    running.store.discard(NAME)
     assert incoming(running) == []
 
 
@@ -360,8 +363,8 @@ def test_one_site_cannot_take_every_thread(tmp_path: Path) -> None:
             )
 
         with line("clinic") as greedy, line("bank") as other, ThreadPoolExecutor(CALLS_A_SITE) as pool:
-            waiting = [pool.submit(greedy.proposals, 6.0) for _ in range(CALLS_A_SITE)]
-            time.sleep(2)
+            waiting = [pool.submit(greedy.proposals, 12.0) for _ in range(CALLS_A_SITE)]
+            running.wait_for(CALLS_A_SITE, "calls", "clinic")
             with pytest.raises(BractError) as refused:
                 greedy.status()
             assert refused.value.code == CONCURRENT
