@@ -46,7 +46,7 @@ from bract_client.renewal import Renewal
 from bract_client.site import Site, Task, open_site, runtime_address
 from bract_client.training import Trainer
 
-_POLL_S = 0.4
+_POLL_S = 0.2
 _PROPOSALS_WAIT_S = 15.0
 _AFTER_ERROR_S = 2.0
 

@@ -10,7 +10,7 @@ from bract_server.arrays import ArrayStore
 from bract_server.patience import Patience
 from bract_server.registry.store import HubRegistry
 
-_POLL_S = 0.4
+_POLL_S = 0.2
 
 
 class Stopped(Exception):  # noqa: N818 - no error: somebody asked for it

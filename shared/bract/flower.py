@@ -14,9 +14,10 @@ import logging
 import os
 import sys
 import threading
+import time
 import traceback
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,6 +84,10 @@ _PAYLOAD = "bract"
 _HEARTBEAT_S = 2.0
 _PATIENCE_S = 60.0
 _REFUSED = (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN)
+_IDLE_S = 3.0
+"""How long Flower's node sleeps when there was no message for it."""
+_SOON_S = 0.1
+"""The first wait for what is announced or expected: the rest of a message, an executor's answer, the hub's next message."""
 
 
 def bundle() -> bytes:
@@ -356,9 +361,13 @@ class ClientTask:
     def __init__(self, address: str, token: str) -> None:
         self._client = _runtime(address, None, "flwr-clientapp", RuntimeTokenHttpInterceptor(token))
         self._heartbeat = _Heartbeat(self._client)
-        from flwr.supernode.runtime.run_clientapp import pull_task_input  # noqa: PLC0415
+        from flwr.supercore.inflatable.inflatable_utils import pull_and_inflate_object_from_tree  # noqa: PLC0415
+        from flwr.supernode.runtime import run_clientapp  # noqa: PLC0415
 
-        self._message, self._context, _, fab = pull_task_input(self._client)
+        run_clientapp.pull_and_inflate_object_from_tree = functools.partial(  # type: ignore[attr-defined]
+            pull_and_inflate_object_from_tree, initial_backoff=_SOON_S
+        )
+        self._message, self._context, _, fab = run_clientapp.pull_task_input(self._client)
         self.bundle = bytes(fab.content)
         self.stopped = self._heartbeat.stopped
 
@@ -394,7 +403,9 @@ class ServerTask:
         from flwr.supercore.inflatable.inflatable_utils import pull_objects  # noqa: PLC0415
         from flwr.superlink.grid import HttpGrid, http_grid  # noqa: PLC0415
 
-        http_grid.pull_objects = functools.partial(pull_objects, max_time=_WHOLE_S)  # type: ignore[attr-defined]
+        http_grid.pull_objects = functools.partial(  # type: ignore[attr-defined]
+            pull_objects, max_time=_WHOLE_S, initial_backoff=_SOON_S
+        )
         self._grid = HttpGrid(address, insecure=False, root_certificates=ca, token=token)
         self._grid._retry_invoker = patient_retries()
         client = self._grid._runtime_client
@@ -450,14 +461,39 @@ def patient_retries(*, interrupts: bool = True) -> RetryInvoker:
     return retries
 
 
+class Pauses:
+    """How a node waits, in place of Flower's fixed waits: short after a message, as the next one may follow at once.
+
+    Each wait for the hub is a quarter longer than the one before, up to Flower's own 3 s: a message is late by no more than a
+    quarter of the time that it was waited for, and an idle site asks no more often than Flower would.
+    """
+
+    def __init__(self, sleep: Callable[[float], None]) -> None:
+        self._sleep, self._next = sleep, _SOON_S
+
+    def sleep(self, seconds: float) -> None:
+        """Wait at most `seconds`: Flower's 3 s for the hub, or less for the executor that works on a message."""
+        if seconds < _IDLE_S:
+            self._next = _SOON_S
+            self._sleep(min(seconds, _SOON_S))
+        else:
+            self._sleep(min(seconds, self._next))
+            self._next = min(1.25 * self._next, _IDLE_S)
+
+
 def become_supernode(arguments: Iterable[str]) -> NoReturn:
     """Be `flower-supernode` with these arguments, until it ends; then the process ends.
 
     Its Runtime API is served by a thread that outlives an error of its main loop: the process would stay, and be deaf.
     """
-    from flwr.supernode import fleet_http_connection  # noqa: PLC0415
+    from flwr.supercore.inflatable.inflatable_utils import pull_objects  # noqa: PLC0415
+    from flwr.supernode import fleet_http_connection, start_client_internal  # noqa: PLC0415
     from flwr.supernode.cli.flower_supernode import flower_supernode  # noqa: PLC0415
 
+    start_client_internal.pull_objects = functools.partial(  # type: ignore[attr-defined]
+        pull_objects, initial_backoff=_SOON_S
+    )
+    start_client_internal.time = Pauses(time.sleep)  # type: ignore[assignment, attr-defined]
     fleet_http_connection.make_simple_http_retry_invoker = patient_retries  # type: ignore[attr-defined]
     logging.getLogger("flwr").propagate = False  # it prints for itself; ours would print its debugging, too
     sys.argv = ["flower-supernode", *arguments]

@@ -83,6 +83,7 @@ def costs(bench: Bench) -> dict[str, Any]:
         world.registry.latest_version(world.registry.campaign("overhead").digest).value.arrays
     )
     least = 2 * model.stat().st_size * len(NAMES)
+    secure = bench.run(replace(plan("secure-overhead", Outcome.SAME, secure=True), rounds=5, privacy=quick.privacy))
     alive = bench.run(replace(plan("alive", Outcome.QUORUM), rounds=3))
     world.kill(Process.SITE)
     dead = bench.run(replace(plan("one-dead", Outcome.QUORUM), rounds=3))
@@ -90,6 +91,7 @@ def costs(bench: Bench) -> dict[str, Any]:
     world.settle()
     return {
         "overhead_s": statistics.median(overhead),
+        "secure_overhead_s": statistics.median(secure),
         "round_bytes": carried / len(overhead),
         "least_bytes": least,
         "dead_site_s": statistics.median(dead) - statistics.median(alive),

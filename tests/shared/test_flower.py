@@ -3,7 +3,9 @@
 import ast
 import hashlib
 import importlib
+import inspect
 import io
+import itertools
 import zipfile
 from importlib.metadata import version
 from pathlib import Path
@@ -12,8 +14,13 @@ from typing import Any
 import httpx
 import pytest
 from flwr.app import Message
+from flwr.supercore.inflatable import inflatable_utils
 from flwr.supercore.retry import make_simple_http_retry_invoker
-from flwr.supernode import fleet_http_connection
+from flwr.superlink.grid import http_grid
+from flwr.supernode import fleet_http_connection, start_client_internal
+from flwr.supernode.runtime import run_clientapp
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bract import flower
 
@@ -43,20 +50,21 @@ SYMBOLS = {
     "flwr.supercore.constant": ["TaskType"],
     "flwr.supercore.control": ["ControlHttpClient"],
     "flwr.supercore.fab": ["Fab"],
-    "flwr.supercore.inflatable.inflatable_utils": ["pull_objects"],
+    "flwr.supercore.inflatable.inflatable_utils": ["pull_and_inflate_object_from_tree", "pull_objects"],
     "flwr.supercore.interceptors": [
         "RuntimeTokenHttpInterceptor",
         "RuntimeVersionHttpInterceptor",
         "SuperExecAuthHttpInterceptor",
     ],
     "flwr.supercore.retry": ["RetryInvoker", "make_simple_http_retry_invoker"],
-    "flwr.supernode": ["fleet_http_connection"],
+    "flwr.supernode": ["fleet_http_connection", "start_client_internal"],
     "flwr.supernode.cli.flower_supernode": ["flower_supernode"],
     "flwr.supercore.runtime": ["RuntimeHttpClient"],
     "flwr.supercore.task_identity": ["TaskIdentity"],
     "flwr.supernode.fleet_http_client": ["FleetHttpClient"],
     "flwr.supernode.node_auth_http_interceptor": ["NodeAuthHttpInterceptor"],
-    "flwr.supernode.runtime.run_clientapp": ["pull_task_input", "push_message", "push_task_output"],
+    "flwr.supernode.runtime": ["run_clientapp"],
+    "flwr.supernode.runtime.run_clientapp": ["push_message", "push_task_output"],
     "flwr.superlink.auth_plugin": ["NoOpControlAuthnPlugin"],
     "flwr.superlink.cli.flower_superlink": ["SuperLinkLifespan"],
     "flwr.superlink.config_loader": ["SuperLinkLifespanConfig"],
@@ -119,6 +127,32 @@ def test_a_line_that_breaks_is_tried_again_whatever_broke_it() -> None:
     calm = flower.patient_retries(interrupts=False).should_giveup
     assert calm is not None and calm(stale), "a stale token ends a task, not the process: nobody sent SIGINT"
     assert hasattr(fleet_http_connection, "make_simple_http_retry_invoker"), "where `become_supernode` puts it"
+
+
+@given(st.lists(st.booleans(), max_size=60))
+def test_a_node_waits_short_after_a_message_and_never_longer_than_flower_would(messages: list[bool]) -> None:
+    slept: list[float] = []
+    pauses = flower.Pauses(slept.append)
+    for message in messages:
+        pauses.sleep(0.5 if message else 3)  # the executor works on one, or there was none
+        waited = sum(itertools.takewhile(lambda wait: wait != -1, reversed(slept[:-1])))
+        assert slept[-1] <= (0.1 if message else min(3.0, 0.1 + waited / 4 + 1e-9))
+        if message:
+            slept.append(-1)
+    for _ in range(20):
+        pauses.sleep(3)
+    assert slept[-1] == 3, "an idle node asks as seldom as Flower's own"
+
+
+def test_the_waits_that_are_shortened_are_where_they_were() -> None:
+    tree = ast.parse(Path(start_client_internal.__file__).read_text(encoding="utf-8"))
+    named = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)]
+    assert {node.attr for node in named if node.value.id == "time"} == {"sleep"}  # type: ignore[attr-defined]
+    for module in (start_client_internal, http_grid):
+        assert module.pull_objects is inflatable_utils.pull_objects
+    assert "pull_and_inflate_object_from_tree" in vars(run_clientapp)
+    for function in (inflatable_utils.pull_objects, inflatable_utils.pull_and_inflate_object_from_tree):
+        assert "initial_backoff" in inspect.signature(function).parameters
 
 
 @pytest.mark.parametrize("trouble", [ValueError("nonsense"), AttributeError("head only"), RecursionError()])
