@@ -24,7 +24,14 @@ def main(argv: list[str]) -> int:
         host=settings.bind,
         port=settings.fleet_port,
     )
-    serve(app, host=settings.bind, port=settings.fleet_port, certificate=home.server_file, key=home.server_key)
+    serve(
+        app,
+        host=settings.bind,
+        port=settings.fleet_port,
+        certificate=home.server_file,
+        key=home.server_key,
+        limits=settings.limits,
+    )
     return 0
 
 

@@ -6,21 +6,31 @@ Rules:
     3. A request's body has at most `MAX_BODY` bytes, and has come within `BODY_S`.
     4. A connection that has asked for nothing within `HEAD_S` is closed, and so is one whose next request stays unfinished.
     5. A renewed certificate is shown without a restart.
+    6. An address moves no more bytes, both ways together, than `limits` let it; this machine's own tasks are not counted.
 """
 
 import asyncio
 import ipaddress
 import ssl
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from bract.errors import BractError
+from bract_server.limits import Limits
+from bract_server.quota import Quota
+
 MAX_BODY = 8 << 20
 """Bytes: two envelopes of the largest size and what Flower adds; arrays do not come this way."""
 BODY_S, HEAD_S = 60.0, 10.0
+
+_LATER = 503
+"""To who has used up the allowance: not 429, which a node of Flower takes for the end; this it tries again by itself."""
 
 _RUNTIME, _SHOWN = "/v1/runtime", ("/docs", "/redoc", "/openapi.json")
 
@@ -35,10 +45,10 @@ class _Refused(Exception):  # noqa: N818 - it ends the reading of one body and i
 
 
 class _Body:
-    """One request's body, as long as it is neither too large nor too slow (rule 3)."""
+    """One request's body, as long as it is neither too large nor too slow (rule 3), and `take` allows it (rule 6)."""
 
-    def __init__(self, receive: Receive, most: int, until: float) -> None:
-        self._receive, self._left, self._until = receive, most, until
+    def __init__(self, receive: Receive, most: int, until: float, take: Callable[[int], None]) -> None:
+        self._receive, self._left, self._until, self._take = receive, most, until, take
         self._whole = False
         self.refused: int | None = None
 
@@ -52,7 +62,13 @@ class _Body:
         except TimeoutError as error:
             self.refused = 408
             raise _Refused from error
-        self._left -= len(message.get("body", b""))
+        size = len(message.get("body", b""))
+        try:
+            self._take(size)
+        except BractError as error:
+            self.refused = _LATER
+            raise _Refused from error
+        self._left -= size
         self._whole = not message.get("more_body", False)
         if self._left < 0:
             self.refused = 413
@@ -63,11 +79,11 @@ class _Body:
 class Fence:
     """An ASGI app that lets through to another what the rules allow [ASGI 3, HTTP]."""
 
-    def __init__(self, app: App, *, max_body: int = MAX_BODY, body_s: float = BODY_S) -> None:
-        self._app, self._max_body, self._body_s = app, max_body, body_s
+    def __init__(self, app: App, quota: Quota, *, max_body: int = MAX_BODY, body_s: float = BODY_S) -> None:
+        self._app, self._quota, self._max_body, self._body_s = app, quota, max_body, body_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers 404, 408 or 413 itself, or lets the app answer."""
+        """Answers 404, 408, 413 or 503 itself, or lets the app answer."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
@@ -79,10 +95,17 @@ class Fence:
         if _announced(scope) > self._max_body:
             await _answer(send, 413)
             return
-        body = _Body(receive, self._max_body, asyncio.get_running_loop().time() + self._body_s)
+        take, owe = self._counted(scope)
+        try:
+            take(sum(len(name) + len(value) for name, value in scope["headers"]))
+        except BractError:
+            await _answer(send, _LATER)
+            return
+        body = _Body(receive, self._max_body, asyncio.get_running_loop().time() + self._body_s, take)
 
         async def sending(message: MutableMapping[str, Any]) -> None:
             if body.refused is None:  # else it is the app's answer to our refusal, and ours is given instead
+                owe(len(message.get("body", b"")))
                 await send(message)
 
         try:
@@ -92,6 +115,14 @@ class Fence:
                 raise
         if body.refused is not None:
             await _answer(send, body.refused)
+
+    def _counted(self, scope: Scope) -> tuple[Callable[[int], None], Callable[[int], None]]:
+        """What counts a request's bytes and its answer's (rule 6)."""
+        if str(scope["path"]).startswith(_RUNTIME):
+            return (lambda _: None), (lambda _: None)
+        client = scope.get("client")
+        address = str(client[0]) if client else ""
+        return partial(self._quota.take, address), partial(self._quota.owe, address)
 
 
 class PatientFor(H11Protocol):
@@ -127,14 +158,14 @@ class PatientFor(H11Protocol):
             self._late = None
 
 
-def serve(app: App, *, host: str, port: int, certificate: Path, key: Path) -> None:
+def serve(app: App, *, host: str, port: int, certificate: Path, key: Path, limits: Limits) -> None:
     """Serve the fenced app over TLS until SIGTERM; requests under way have `BODY_S` to end.
 
     Raises:
         SystemExit: when it cannot listen there.
     """
     config = uvicorn.Config(
-        Fence(app),
+        Fence(app, Quota(limits.fleet_bytes_per_s, limits.fleet_burst, time.monotonic)),
         host=host,
         port=port,
         http=PatientFor,

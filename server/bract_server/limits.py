@@ -41,6 +41,8 @@ class Limits:
         site_bytes: arrays of one site that the hub holds.
         connections: of all sites together.
         keepalive_s: seconds of silence after which a connection with a call under way is probed.
+        fleet_bytes_per_s: bytes a second over a longer time that an address moves through Flower's door, both ways together.
+        fleet_burst: its bytes that may pass at once after a rest.
     """
 
     calls: Annotated[int, Field(ge=1, le=1024)] = 16
@@ -51,6 +53,8 @@ class Limits:
     site_bytes: Annotated[int, Field(ge=1, le=1 << 50)] = 16 << 30
     connections: Annotated[int, Field(ge=1, le=10**6)] = 1024
     keepalive_s: Annotated[float, Field(ge=0.1, le=3600)] = 30.0
+    fleet_bytes_per_s: Annotated[float, Field(gt=0, le=1e12)] = 4.0 * (1 << 20)
+    fleet_burst: Annotated[int, Field(ge=1 << 20, le=1 << 50)] = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -60,21 +64,30 @@ class Bucket:
     level: float
     at: float
 
-    def taken(self, rate: float, depth: float, at: float) -> "Bucket":
-        """The bucket after one more token is taken; a clock that goes back fills nothing.
+    def filled(self, rate: float, depth: float, at: float) -> "Bucket":
+        """The bucket now; a clock that goes back fills nothing.
 
         Args:
             rate: tokens that flow in, a second.
             depth: most tokens that it holds.
             at: now.
+        """
+        return Bucket(min(depth, self.level + max(0.0, at - self.at) * rate), max(at, self.at))
+
+    def taken(self, rate: float, depth: float, at: float, count: float = 1) -> "Bucket":
+        """The bucket after more tokens are taken, the last of which may be owed; the arguments as of `filled`.
 
         Raises:
             BractError: `too-often` when there is no whole token in it.
         """
-        level = min(depth, self.level + max(0.0, at - self.at) * rate)
-        if level < 1:
+        now = self.filled(rate, depth, at)
+        if now.level < 1:
             raise BractError(TOO_OFTEN)
-        return Bucket(level - 1, max(at, self.at))
+        return now.less(count)
+
+    def less(self, count: float) -> "Bucket":
+        """The bucket without so many tokens; below zero they are owed."""
+        return Bucket(self.level - count, self.at)
 
 
 @dataclass

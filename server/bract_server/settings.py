@@ -111,7 +111,8 @@ def settings_toml(settings: HubSettings) -> bytes:
         f"{'' if settings.database else '# '}database = "
         f"{json.dumps(settings.database or 'postgresql+psycopg://bract@localhost/bract')}",
         "",
-        "# What one site may take: calls and uploads at once, calls a second, seconds without progress, bytes held.",
+        "# What one site may take: calls and uploads at once, calls a second, seconds without progress, bytes held;",
+        "# and what one address moves through Flower's door, in bytes.",
         "[limits]",
         *(f"{name} = {json.dumps(value)}" for name, value in plain(settings.limits).items()),
         "",

@@ -17,12 +17,14 @@ from cryptography import x509
 
 from bract_server import home as homes
 from bract_server.fence import Fence
+from bract_server.quota import Quota
 from tests.loopback import now
 
 SERVED = """
 import sys
 from pathlib import Path
 from bract_server import fence
+from bract_server.limits import Limits
 
 async def app(scope, receive, send):
     if scope["type"] == "lifespan":
@@ -34,8 +36,9 @@ async def app(scope, receive, send):
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": str(got).encode()})
 
-fence.HEAD_S, folder = 1.0, Path(sys.argv[1])
-fence.serve(app, host="127.0.0.1", port=int(sys.argv[2]), certificate=folder / "server.pem", key=folder / "server.key")
+fence.HEAD_S, folder, limits = 1.0, Path(sys.argv[1]), Limits(fleet_bytes_per_s=float(1 << 20), fleet_burst=int(sys.argv[3]))
+own = {"certificate": folder / "server.pem", "key": folder / "server.key", "limits": limits}
+fence.serve(app, host="127.0.0.1", port=int(sys.argv[2]), **own)
 """
 
 
@@ -48,16 +51,20 @@ def free_port() -> int:
 class Served:
     """The fence in a process of its own, with a hub's certificate."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, burst: int = 1 << 30) -> None:
         self.home, self.port = homes.create(root / "hub", name="hub", at=now()), free_port()
         self._folder = root
         self.copy()
-        self.process = subprocess.Popen([sys.executable, "-c", SERVED, str(root), str(self.port)])
+        self.process = subprocess.Popen([sys.executable, "-c", SERVED, str(root), str(self.port), str(burst)])
         for _ in range(600):
             with suppress(httpx.TransportError), self.client() as client:
                 client.get("/")
                 break
             time.sleep(0.05)
+
+    def end(self) -> None:
+        self.process.terminate()
+        assert self.process.wait(10) in (0, -15)
 
     def copy(self) -> None:
         """Show what is in the hub's folder now."""
@@ -85,8 +92,7 @@ class Served:
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     one = Served(tmp_path_factory.mktemp("fence"))
     yield one
-    one.process.terminate()
-    assert one.process.wait(10) in (0, -15)
+    one.end()
 
 
 def test_a_body_within_the_limit_is_let_through_and_a_larger_one_is_refused_unread(served: Served) -> None:
@@ -148,6 +154,25 @@ def test_a_renewed_certificate_is_shown_without_a_restart_and_a_broken_one_is_no
     assert served.serial() != before
 
 
+def test_a_flood_is_refused_once_the_allowance_of_its_address_is_used_up_and_served_again_later(tmp_path: Path) -> None:
+    """At most 8 MiB at once and 1 MiB a second, whatever the flood is made of; this machine's tasks are not counted."""
+    served, began, passed, statuses = Served(tmp_path, burst=8 << 20), time.monotonic(), 0, list[int]()
+    try:
+        with served.client() as client:
+            while len(statuses) < 12:
+                answer = client.post("/v1/fleet/x", content=bytes(2 << 20))
+                passed += (2 << 20) if answer.status_code == 200 else 0
+                statuses.append(answer.status_code)
+        assert statuses[:3] == [200] * 3 and statuses[-1] == 503
+        assert passed <= (8 << 20) + (time.monotonic() - began) * (1 << 20) + (1 << 18), "and a piece that is owed"
+        with served.client() as client:
+            assert client.post("/v1/runtime/x", content=bytes(7 << 20)).status_code == 200
+            time.sleep(2.0)
+            assert client.post("/v1/fleet/x", content=bytes(1 << 20)).status_code == 200
+    finally:
+        served.end()
+
+
 def asked(path: str, client: tuple[str, int] | None, server: tuple[str, int], body_s: float = 60.0) -> int:
     """The status that a caller at that address gets from an app that answers 200 once it has the body."""
     sent: list[Any] = []
@@ -166,7 +191,8 @@ def asked(path: str, client: tuple[str, int] | None, server: tuple[str, int], bo
         sent.append(message)
 
     scope: dict[str, Any] = {"type": "http", "path": path, "client": client, "server": server, "headers": []}
-    asyncio.run(Fence(app, body_s=body_s)(scope, empty if body_s > 1 else silent, keep))
+    fence = Fence(app, Quota(1e6, 1e6, time.monotonic), body_s=body_s)
+    asyncio.run(fence(scope, empty if body_s > 1 else silent, keep))
     return int(sent[0]["status"])
 
 
