@@ -124,7 +124,7 @@ def show(name: str, hub: HubFolder = Path(), as_json: AsJson = False) -> None:
 
 @app.command()
 def stop(name: str, hub: HubFolder = Path(), as_json: AsJson = False) -> None:
-    """Stop a campaign; every site's training ends within seconds, and what was reserved counts as spent."""
+    """Stop a campaign; a site that trains ends it within half a minute, and what was reserved counts as spent."""
     home = open_home(hub)
     with campaigns.operator(home) as door:
         campaigns.stop(open_registry(home), open_store(home), door, name, now())

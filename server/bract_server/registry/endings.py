@@ -3,10 +3,10 @@
 A campaign that does not run has no open round: what is open when it is stopped or fails is aborted in the same transaction.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from sqlalchemy import select
+from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from bract.digest import Digest
@@ -118,9 +118,10 @@ class Endings(Store):
 
 
 def _abort_open(unit: Unit, campaign: str) -> None:
+    """End the rounds that are open; who was out of one for a reason of its own keeps it, the others were stopped."""
     for row in unit.session.scalars(select(RoundRow).where(RoundRow.campaign == campaign, RoundRow.state.in_(OPEN))):
         sites = [site.name for site in plan_of(campaign_row(unit.session, campaign)).sites]
-        _close(unit, row, None, dict.fromkeys(sorted(sites), STOPPED), 0)
+        _close(unit, row, None, dict.fromkeys(sorted(sites), STOPPED) | _own_reasons(unit.session, row, sites), 0)
 
 
 def _check_version(
@@ -177,21 +178,33 @@ def _receipt(unit: Unit, contribution: ContributionRow, plan: RoundPlanRow, vers
 
 
 def _missing(session: Session, row: RoundRow, inside: set[str], known: Mapping[str, str]) -> dict[str, str]:
-    """Why each site of the plan is not in the round: what the caller knows, the site's refusal, or what stands here."""
+    """Why each site of the plan is not in the round: what the caller knows, the site's own reason, or what stands here."""
+    names = sorted(site.name for site in plan_of(campaign_row(session, row.campaign)).sites)
+    reasons = dict.fromkeys(names, LATE) | dict.fromkeys(session.scalars(_sent(row)), QUORUM)
+    reasons |= _own_reasons(session, row, names) | dict(known)
+    return {name: reasons[name] for name in names if name not in inside}
+
+
+def _sent(row: RoundRow) -> Select[str]:
+    """The sites whose contributions to the round were accepted."""
+    return select(ContributionRow.site).where(ContributionRow.round_id == row.id, ContributionRow.accepted)
+
+
+def _own_reasons(session: Session, row: RoundRow, names: Sequence[str]) -> dict[str, str]:
+    """The sites that are out for a reason of their own: what was refused of them, their refusal, withdrawal, quarantine."""
+    rejected = select(ContributionRow.site, ContributionRow.code).where(
+        ContributionRow.round_id == row.id, ~ContributionRow.accepted, ContributionRow.site.not_in(_sent(row))
+    )
     refusals = select(RefusalRow.site, RefusalRow.code).where(RefusalRow.round_id == row.id)
-    reasons: dict[str, str] = dict(session.execute(refusals).all())
     revoked = (
         select(ClearanceRow.site)
         .join(RevocationRow, RevocationRow.clearance_id == ClearanceRow.id)
         .where(ClearanceRow.round_id == row.id)
     )
-    sent = select(ContributionRow.site).where(ContributionRow.round_id == row.id, ContributionRow.accepted)
-    reasons |= dict.fromkeys(session.scalars(sent), QUORUM)
+    reasons = {site: str(code) for site, code in session.execute(rejected.order_by(ContributionRow.id))}
+    reasons |= {site: str(code) for site, code in session.execute(refusals)}
     reasons |= dict.fromkeys(session.scalars(revoked), STALE_CLEARANCE)
-    names = sorted(site.name for site in plan_of(campaign_row(session, row.campaign)).sites)
-    reasons |= dict.fromkeys(apart(session) & {*names}, QUARANTINED)
-    reasons |= known
-    return {name: reasons.get(name, LATE) for name in names if name not in inside}
+    return reasons | dict.fromkeys(apart(session) & {*names}, QUARANTINED)
 
 
 def _close(unit: Unit, row: RoundRow, version: Digest | None, missing: dict[str, str], bytes_moved: int) -> None:

@@ -18,6 +18,7 @@ from bract.errors import (
     MALFORMED,
     NO_CLEARANCE,
     NO_RESERVATION,
+    NOT_FINITE,
     OVERSPEND,
     POLICY,
     QUORUM,
@@ -83,6 +84,21 @@ def test_a_campaign_that_ceases_to_run_leaves_no_round_open(world: World, campai
     world.registry.set_state("heart", "running", "", AT)
     assert world.registry.propose(campaign, AT).number == number + 1
     assert world.registry.verify_log().verified
+
+
+def test_who_was_out_of_a_round_before_it_was_stopped_keeps_its_own_reason(world: World, campaign: Digest) -> None:
+    number = world.registry.propose(campaign, AT).number
+    world.registry.refuse("cedar", world.refusal("cedar", campaign, number, POLICY), AT)
+    world.answer(campaign, number, "alder", "birch")
+    plan = world.round_plan(campaign, number, world.registry.answers(campaign, number, AT).places)
+    sealed = world.registry.open_round(plan, AT)
+    for site, kept in (("alder", True), ("birch", False)):
+        world.registry.reject(site, campaign, number, NOT_FINITE, None, AT)
+        if kept:
+            world.registry.accept(world.contribution(site, campaign, number, sealed.name), site, AT)
+    world.registry.set_state("heart", "stopped", "", AT)
+    (report,) = world.registry.rounds(campaign)
+    assert report.missing == {"alder": STOPPED, "birch": NOT_FINITE, "cedar": POLICY}
 
 
 def test_a_round_opens_over_clearances_and_reservations(world: World, campaign: Digest) -> None:
