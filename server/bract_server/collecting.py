@@ -227,7 +227,7 @@ def receive(hub: Hub, campaign: Campaign, plan: RoundPlan, plan_digest: Digest, 
         contribution = signed(envelope, expected)
         update = contribution.update
         verify(contribution, expected)
-        verify_arrays(hub.store.path(update), expected)
+        verify_arrays(hub.store.path(update), contribution, expected)
         hub.registry.accept(envelope, place.site, hub.now())
     except BractError as error:
         if error.code not in OWN:

@@ -126,13 +126,19 @@ def not_too_large(contribution: Contribution, expected: Expected) -> None:
         raise BractError(TOO_LARGE, "the update is larger than the encoder")
 
 
-def has_arrived(file: Path, _expected: Expected) -> None:
+def has_arrived(file: Path, _contribution: Contribution, _expected: Expected) -> None:
     """Its file is here, under the digest that was signed."""
     if not file.exists():
         raise BractError(BAD_ARRAYS, "the update was announced but never arrived")
 
 
-def of_its_form(file: Path, expected: Expected) -> None:
+def of_its_size(file: Path, contribution: Contribution, _expected: Expected) -> None:
+    """It has as many bytes as were signed."""
+    if not file.exists() or file.stat().st_size != contribution.update_bytes:
+        raise BractError(BAD_ARRAYS, "the update has another size than was signed")
+
+
+def of_its_form(file: Path, _contribution: Contribution, expected: Expected) -> None:
     """Names, shapes, dtypes, order and length are the encoder's: one rule, as the header is compared and never parsed."""
     if expected.masked:
         check_words(file, count_of(expected.layout))
@@ -141,7 +147,7 @@ def of_its_form(file: Path, expected: Expected) -> None:
         pass
 
 
-def finite_and_bounded(file: Path, expected: Expected) -> None:
+def finite_and_bounded(file: Path, _contribution: Contribution, expected: Expected) -> None:
     """Every number is finite, and the L2 norm within the plan's limit. Two rules in one reading; one tensor in memory."""
     if expected.masked:
         return  # any word is a value; the sum is looked at when it is opened
@@ -163,7 +169,12 @@ WORDS: tuple[Callable[[Contribution, Expected], None], ...] = (
 )
 """The rules for what a contribution says."""
 
-ARRAYS: tuple[Callable[[Path, Expected], None], ...] = (has_arrived, of_its_form, finite_and_bounded)
+ARRAYS: tuple[Callable[[Path, Contribution, Expected], None], ...] = (
+    has_arrived,
+    of_its_size,
+    of_its_form,
+    finite_and_bounded,
+)
 """The rules for its file."""
 
 RULES: tuple[Callable[..., object], ...] = (signed, *WORDS, *ARRAYS)
@@ -180,14 +191,14 @@ def verify(contribution: Contribution, expected: Expected) -> None:
         rule(contribution, expected)
 
 
-def verify_arrays(file: Path, expected: Expected) -> None:
-    """Apply every rule for an update's file; returns only if all hold.
+def verify_arrays(file: Path, contribution: Contribution, expected: Expected) -> None:
+    """Apply every rule for the file of a contribution's update; returns only if all hold.
 
     Raises:
         BractError: `bad-arrays`, `not-finite` or `too-large`.
     """
     for rule in ARRAYS:
-        rule(file, expected)
+        rule(file, contribution, expected)
 
 
 def _flat(array: np.ndarray) -> np.ndarray:

@@ -96,6 +96,8 @@ CASES = {
     "not seeded in a seeded test": Case(rules.private, POLICY, expected=hoping(seeded=True)),
     "larger": Case(rules.not_too_large, TOO_LARGE, said(update_bytes=len(FILE) + HEADER_ROOM + 1)),
     "never arrived": Case(rules.has_arrived, BAD_ARRAYS, file=None),
+    "larger than signed": Case(rules.of_its_size, BAD_ARRAYS, said(update_bytes=len(FILE) - 1)),
+    "smaller than signed": Case(rules.of_its_size, BAD_ARRAYS, said(update_bytes=len(FILE) + 1)),
     "of other names": Case(
         rules.of_its_form, BAD_ARRAYS, file=to_bytes({"bia5": ARRAYS["bias"], "weight": ARRAYS["weight"]})
     ),
@@ -120,7 +122,7 @@ def verdicts(case: Case, folder: Path) -> dict[str, str]:
     for rule in RULES:
         about = sign(case.contribution, case.key) if rule is rules.signed else case.contribution
         try:
-            rule(file if rule in rules.ARRAYS else about, case.expected)
+            rule(*((file, about) if rule in rules.ARRAYS else (about,)), case.expected)
         except BractError as error:
             found[rule.__name__] = error.code
     return found
@@ -130,12 +132,14 @@ def verdicts(case: Case, folder: Path) -> dict[str, str]:
 def test_a_rule_refuses_what_it_is_for_and_no_other_does(name: str, tmp_path: Path) -> None:
     case = CASES[name]
     found = verdicts(case, tmp_path)
-    # of a file that is not there or not of the form nothing more can be said
-    unreadable = (
-        {rule.__name__ for rule in rules.ARRAYS} if case.rule in (rules.has_arrived, rules.of_its_form) else set()
-    )
+    # of a file that is not there or not of the form nothing more can be said, nor of one that is larger than it may be
+    unreadable = {
+        rules.has_arrived: {rule.__name__ for rule in rules.ARRAYS},
+        rules.of_its_form: {rule.__name__ for rule in rules.ARRAYS},
+        rules.not_too_large: {rules.of_its_size.__name__},
+    }
     assert found.pop(case.rule.__name__) == case.code
-    assert set(found) <= unreadable
+    assert set(found) <= unreadable.get(case.rule, set())
 
 
 def test_what_is_right_passes_every_rule(tmp_path: Path) -> None:
