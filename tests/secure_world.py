@@ -27,6 +27,7 @@ from bract_client.secure import Cover, SecureRound, join
 from bract_client.site import Site, Task
 from bract_server import secure
 from bract_server.arrays import ArrayStore
+from bract_server.collecting import Post
 from bract_server.means import Hub
 from bract_server.unmask import Opened
 from tests.federation import NearGrid, small_plan
@@ -159,7 +160,7 @@ class World:
         self.store = ArrayStore(folder / "arrays", 1 << 30, 1 << 30)
         self.hub_key = Ed25519PrivateKey.generate()
         self.members = {name: self._member(name, place) for place, name in enumerate(names)}
-        self.books = HubBooks(self.members)
+        self.books, self.post = HubBooks(self.members), Post()
         self.open(1)
 
     def _member(self, name: str, place: int) -> Member:
@@ -209,7 +210,7 @@ class World:
         places: Any = dict(enumerate(self.members.values(), start=1))
         hub = Hub(registry, self.store, Nodes(places), lambda: next(moments), lambda _: False)
         campaign: Any = type("Campaign", (), {"plan": self.campaign, "digest": self.plan.campaign, "envelope": b""})
-        return secure.collect(hub, campaign, self.sealed, self.plan, self.receive)
+        return secure.collect(hub, self.post, campaign, self.sealed, self.plan, self.receive)
 
     def receive(self, place: Place, signed: bytes) -> None:
         """What the rounds do with a contribution, as far as it matters here."""

@@ -27,7 +27,7 @@ OWN = frozenset({SUPERSEDED, UNREACHABLE, CONCURRENT, DISK})
 """What goes wrong with a contribution at the hub itself: another run, a database or a disk that is away. It ends this run, and
 the next one asks the site again, which sends what it has kept."""
 
-_TTL_SLACK_S = 30.0
+TTL_SLACK_S = 30.0
 LOOK = timedelta(seconds=1)
 
 log = logging.getLogger("bract.collecting")
@@ -73,13 +73,17 @@ class Post:
         if not reached:
             return frozenset()
         payload = {"plan": sealed.to_json(), "campaign": campaign.envelope}
-        ttl = (plan.deadline - hub.now()).total_seconds() + _TTL_SLACK_S
+        ttl = (plan.deadline - hub.now()).total_seconds() + TTL_SLACK_S
         nodes = [by_key[keys[place.site]] for place in reached]
         messages = flower.push(hub.grid, payload, nodes, group=str(plan.number), ttl_s=ttl)
         until = hub.now() + timedelta(seconds=ttl)
         went = {message: place for message, place in zip(messages, reached, strict=True) if message}
         self._sent |= {message: Sent(place, plan.number, until) for message, place in went.items()}
         return frozenset(place.site for place in went.values())
+
+    def give_up(self, messages: Mapping[str, Place], number: int, until: datetime) -> None:
+        """Wait no more for these answers to be used; what comes of them yet is late."""
+        self._sent |= {message: Sent(place, number, until) for message, place in messages.items()}
 
     def replies(self, hub: Hub) -> Iterator[tuple[Sent, flower.Reply]]:
         """The answers that have come, each once; what Flower no longer keeps is forgotten."""
@@ -237,23 +241,25 @@ def receive(hub: Hub, campaign: Campaign, plan: RoundPlan, plan_digest: Digest, 
 
 
 def take_late(hub: Hub, post: Post, campaign: Campaign) -> None:
-    """Take the answers to former rounds that have come since."""
+    """Take the answers to former rounds, or to stages of a secure one, that have come since."""
     for sent, reply in post.replies(hub):
         keep_late(hub, campaign, sent, reply)
 
 
 def keep_late(hub: Hub, campaign: Campaign, sent: Sent, reply: flower.Reply) -> None:
-    """A contribution that came after its round is kept as evidence, by its digest, and never used."""
-    sealed = reply.payload.get("contribution")
+    """What a site signed and sent after its round or stage is kept as evidence, by its digest, and never used."""
+    contributed = "contribution" in reply.payload
+    sealed = reply.payload.get("contribution" if contributed else "answer")
     if reply.failed or not isinstance(sealed, bytes):
         return
     site, named, update = sent.place.site, None, None
     try:
         envelope = parse_envelope(sealed)
         named = envelope.name
-        update = unseal(Contribution, envelope, verify_key(hub.registry.site(site).verify_key)).update
+        if contributed:
+            update = unseal(Contribution, envelope, verify_key(hub.registry.site(site).verify_key)).update
     except BractError as error:
-        log.info("round %d: what %s sent too late is not even a contribution: %s", sent.number, site, error.code)
+        log.info("round %d: what %s sent too late is not even that: %s", sent.number, site, error.code)
     log.info("round %d: %s answered too late", sent.number, site)
     hub.registry.reject(site, campaign.digest, sent.number, LATE, named, hub.now())
     hub.discard([update] if update else [])

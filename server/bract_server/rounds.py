@@ -79,7 +79,7 @@ def _run_round(hub: Hub, post: Post, campaign: Campaign, begun: RoundReport | No
         hub.registry.abort_round(campaign.digest, plan.number, missing, hub.now())
         hub.discard(updates)
         return False
-    opened = secure.collect(hub, campaign, sealed, plan, partial(receive, hub, campaign, plan, sealed.name))
+    opened = secure.collect(hub, post, campaign, sealed, plan, partial(receive, hub, campaign, plan, sealed.name))
     try:
         return close(hub, campaign, plan, missing | dict(opened.missing), opened)
     finally:

@@ -46,7 +46,7 @@ from bract.secure.stages import (
 )
 from bract.signing import Envelope, parse_envelope
 from bract.value import encode
-from bract_server.collecting import LOOK, MAX_RESENDS, NODE_WAIT, OWN, told
+from bract_server.collecting import LOOK, MAX_RESENDS, NODE_WAIT, OWN, TTL_SLACK_S, Post, take_late, told
 from bract_server.means import Hub
 from bract_server.registry.store import Campaign
 from bract_server.unmask import Mean, Opened, opening
@@ -54,17 +54,17 @@ from bract_server.unmask import Mean, Opened, opening
 Take = Callable[[Place, bytes], None]
 """Takes what a site signed at a stage; raises what is wrong with it."""
 
-_TTL_SLACK_S = 30.0
 _Said = TypeVar("_Said", Advert, Dealing, Agreement, Unmasking)
 
 log = logging.getLogger("bract.secure")
 
 
-def collect(hub: Hub, campaign: Campaign, sealed: Envelope, plan: RoundPlan, receive: Take) -> Opened:
+def collect(hub: Hub, post: Post, campaign: Campaign, sealed: Envelope, plan: RoundPlan, receive: Take) -> Opened:
     """Lead the sites through the stages and open the sum of what they sent.
 
     Args:
         hub: what the rounds have.
+        post: what is still under way from former rounds; what comes too late for its stage is left to it.
         campaign: one whose plan has `secure`.
         sealed: the round's signed plan.
         plan: what is in it.
@@ -76,7 +76,7 @@ def collect(hub: Hub, campaign: Campaign, sealed: Envelope, plan: RoundPlan, rec
     """
     spec = campaign.plan.secure
     assert spec is not None  # noqa: S101 - as the caller promises
-    stages = _Stages(hub, campaign, sealed, plan, spec)
+    stages = _Stages(hub, post, campaign, sealed, plan, spec)
     try:
         weights, mean = stages.run(receive)
     except BractError as error:
@@ -92,6 +92,7 @@ class _Stages:
     """The hub's side of the stages, one after the other."""
 
     hub: Hub
+    post: Post
     campaign: Campaign
     sealed: Envelope
     plan: RoundPlan
@@ -208,6 +209,7 @@ class _Stages:
 
         Whose node is away is waited for, and who was lost is asked again: the same question has the same answer.
         """
+        take_late(self.hub, self.post, self.campaign)
         began = look = self.hub.now()
         unsent, pending, resends = dict(questions), dict[str, Place](), Counter[str]()
         taken, enough_since = 0, None
@@ -237,6 +239,7 @@ class _Stages:
                 break
             if unsent or pending:
                 self.hub.pause()
+        self.post.give_up(pending, self.plan.number, self.plan.deadline + timedelta(seconds=TTL_SLACK_S))
         self.missing.update(dict.fromkeys(unsent, UNREACHABLE) | dict.fromkeys(_sites(pending), LATE))
 
     def _took(self, stage: Stage, place: Place, reply: flower.Reply, take: Take) -> bool:
@@ -260,7 +263,7 @@ class _Stages:
         """Push to each site its question; the messages' places."""
         hub, pending = self.hub, dict[str, Place]()
         nodes = {node_fingerprint(public_key): node for node, public_key in flower.nodes(hub.grid).items()}
-        ttl = (self.plan.deadline - hub.now()).total_seconds() + _TTL_SLACK_S
+        ttl = (self.plan.deadline - hub.now()).total_seconds() + TTL_SLACK_S
         common = {"plan": self.sealed.to_json(), "campaign": self.campaign.envelope, "stage": stage}
         for place in self.plan.cohort:
             if place.site not in questions:

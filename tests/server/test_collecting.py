@@ -67,16 +67,17 @@ def spent(world: Federation, site: str) -> int:
     return len(world.places[site].site.registry.spent("adult"))
 
 
-def hold_back(world: Federation, site: str, until: Callable[[], bool]) -> None:
-    """The first answer of the site is not told before then."""
-    first = list[str]()
+def hold_back(world: Federation, site: str, until: Callable[[], bool], skipped: int = 0) -> None:
+    """The first answer of the site, or the one after so many, is not told before then."""
+    asked, first = list[str](), list[str]()
     node = NAMES.index(site) + 1
     push, pull = world.grid.push_messages, world.grid.pull_messages
 
     def push_messages(messages: Iterable[Message]) -> Iterable[str]:
         sent = list(messages)
         ids = list(push(sent))
-        first.extend(i for i, m in zip(ids, sent, strict=True) if m.metadata.dst_node_id == node and not first)
+        asked.extend(i for i, m in zip(ids, sent, strict=True) if m.metadata.dst_node_id == node)
+        first[:] = asked[skipped : skipped + 1]
         return ids
 
     def pull_messages(message_ids: Iterable[str]) -> Iterable[Message]:

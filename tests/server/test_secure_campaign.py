@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from bract.arrays import Array, read_arrays, read_layout
 from bract.digest import digest_file
-from bract.errors import POLICY, SITE_FAILED, STALE_CLEARANCE, BractError
+from bract.errors import LATE, POLICY, SITE_FAILED, STALE_CLEARANCE, BractError
 from bract.plan import CampaignPlan, ServerOptimizer, SitePlan
 from bract.privacy.accounting import NANO, ORDERS, epsilon_of_curve
 from bract.secure.ring import error_bound, scale
@@ -27,6 +27,7 @@ from bract_server import secure
 from bract_server.cli.main import app
 from bract_server.unmask import Opened
 from tests.federation import NAMES, Federation, now, small_plan
+from tests.server.test_collecting import Clock, hold_back, kept
 
 SPEC = SecureSpec(threshold=2, clip=50.0)
 SITES = tuple(SitePlan(name, weight, 100) for name, weight in zip(NAMES, (1.0, 2.5, 0.5), strict=True))
@@ -46,6 +47,8 @@ def enrolled(tmp_path_factory: pytest.TempPathFactory) -> Federation:
 def world(enrolled: Federation) -> Iterator[Federation]:
     """One federation for all tests of this file: each runs campaigns of its own."""
     yield enrolled
+    vars(enrolled.grid).pop("push_messages", None)
+    vars(enrolled.grid).pop("pull_messages", None)
     for place in enrolled.places.values():
         place.tamper = None
         place.wire.sent.clear()
@@ -106,10 +109,10 @@ def test_a_hub_that_asks_for_the_update_itself_is_refused(world: Federation, mon
     """The plan says that updates are masked; the hub first sends the plain round's message all the same."""
     replies, real = list[Payload](), secure.collect
 
-    def greedy(hub: Any, campaign: Any, sealed: Any, plan: Any, receive: Any) -> Opened:
+    def greedy(hub: Any, post: Any, campaign: Any, sealed: Any, plan: Any, receive: Any) -> Opened:
         message: Payload = {"plan": sealed.to_json(), "campaign": campaign.envelope}
         replies.extend(place.work(dict(message)) for place in world.places.values())
-        return real(hub, campaign, sealed, plan, receive)
+        return real(hub, post, campaign, sealed, plan, receive)
 
     monkeypatch.setattr("bract_server.secure.collect", greedy)
     world.run(small_plan(name="greedy", secure=SPEC, rounds=1))
@@ -132,6 +135,21 @@ def test_a_site_whose_training_fails_is_taken_out_of_the_sum(
     (report,) = world.reports("failing")
     assert (report.state, report.participants) == ("committed", ("north", "south"))
     assert report.missing == {"coast": SITE_FAILED}
+
+
+@pytest.mark.parametrize(("stage", "skipped"), [("advertise", 0), ("mask", 2)])
+def test_what_comes_too_late_for_its_stage_is_kept_as_evidence_and_never_used(
+    world: Federation, stage: str, skipped: int
+) -> None:
+    name = f"late-{stage}"
+    world.create(small_plan(name=name, secure=SPEC, rounds=2, grace_s=4.0))
+    hold_back(world, "coast", lambda: world.reports(name)[-1].number == 2, skipped)
+    Clock(world).run(name)
+    one, two = world.reports(name)
+    assert (one.state, one.missing, two.participants) == ("committed", {"coast": LATE}, tuple(sorted(NAMES)))
+    assert kept(world, name, "coast") == [(False, LATE, True), (True, None, True)]
+    needed = {v.value.arrays for v in world.registry.versions()} | {v.server_state for v in world.registry.versions()}
+    assert set(world.store.whole(now() + timedelta(days=1))) <= needed, "no update is left, the late one neither"
 
 
 def test_a_withdrawal_from_an_opened_sum_aborts_the_round(world: Federation) -> None:
