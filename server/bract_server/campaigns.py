@@ -4,27 +4,35 @@ from __future__ import annotations
 
 import math
 import tempfile
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bract.arrays import write_arrays
 from bract.digest import Digest
-from bract.errors import NOT_RUNNING, UNKNOWN_ENCODER, UNKNOWN_OBJECTIVE, UNREACHABLE, BractError
+from bract.errors import NOT_RUNNING, TOO_LARGE, UNKNOWN_ENCODER, UNKNOWN_OBJECTIVE, UNREACHABLE, BractError
 from bract.files import read_private
 from bract.objectives.spec import CATALOGUE
 from bract.plan import CampaignPlan
 from bract.privacy.accounting import epsilon
 from bract.receipt import EncoderVersion
 from bract.secure.ring import bounded_clip, scale_of
+from bract.secure.stages import largest_question
+from bract.signing import MAX_ENVELOPE
 from bract.value import decode, digest_value, read_toml
 from bract_server.arrays import ArrayStore
 from bract_server.home import HubHome
 from bract_server.lifecycle import CampaignState
+from bract_server.limits import MAX_BODY
 from bract_server.registry.store import HubRegistry
 
 if TYPE_CHECKING:
     from bract.flower import Operator
+
+
+_FRAME = 4 << 10
+"""Bytes that Flower adds to a message, or more."""
 
 
 def read_plan(path: Path) -> CampaignPlan:
@@ -46,8 +54,11 @@ def create(registry: HubRegistry, store: ArrayStore, plan: CampaignPlan, at: dat
     """Sign the plan and store its initial encoder, a function of the plan's public seed alone.
 
     Raises:
-        BractError: `already-exists`, `unknown-site`, `malformed`.
+        BractError: `already-exists`, `unknown-site`, `malformed`; `too-large` when a secure round of so many sites would
+            have to ask what does not pass Flower's door.
     """
+    if plan.secure is not None:
+        check_questions([site.name for site in plan.sites], plan.secure.threshold)
     # torch is needed here and nowhere else on this path; listing and watching campaigns stay quick
     from bract.encoders.weights import arrays_of  # noqa: PLC0415
     from bract.objectives.build import build  # noqa: PLC0415
@@ -62,6 +73,17 @@ def create(registry: HubRegistry, store: ArrayStore, plan: CampaignPlan, at: dat
         named = store.adopt(path)
     initial = EncoderVersion(digest_value(plan), 0, named, size, parent=None, contributions=())
     return registry.create_campaign(plan, initial, at)
+
+
+def check_questions(sites: Sequence[str], threshold: int) -> None:
+    """That every question of a secure round passes Flower's door, beside the two envelopes that go with it.
+
+    Raises:
+        BractError: `too-large`.
+    """
+    largest = largest_question(sites, threshold)
+    if largest > MAX_BODY - 2 * MAX_ENVELOPE - _FRAME:
+        raise BractError(TOO_LARGE, f"secure: {threshold} sites' agreements on {len(sites)} names have {largest} bytes")
 
 
 def forecast(plan: CampaignPlan) -> float:

@@ -22,11 +22,9 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from bract.errors import BractError
-from bract_server.limits import Limits
+from bract_server.limits import MAX_BODY, Limits
 from bract_server.quota import Quota
 
-MAX_BODY = 8 << 20
-"""Bytes: two envelopes of the largest size and what Flower adds; arrays do not come this way."""
 BODY_S, HEAD_S = 60.0, 10.0
 
 _LATER = 503

@@ -24,6 +24,10 @@ from bract.errors import CONCURRENT, DISK, TOO_OFTEN, BractError
 from bract.value import strict
 from bract.wire.progress import Progress
 
+MAX_BODY = 8 << 20
+"""Bytes of one request at Flower's door: two envelopes of the largest size and what else a message asks; arrays do not come
+this way."""
+
 _LOG = logging.getLogger(__name__)
 
 

@@ -180,7 +180,8 @@ class _Stages:
                 _check_share(one, dealings[one.peer].dealt[holder].key_share)
             unmaskings[place.site] = value
 
-        question = encode(UnmaskQuestion(tuple(agreements[name].decode() for name in sorted(agreements))))
+        shown = sorted(agreements)[: self.spec.threshold]  # as many as convince a site
+        question = encode(UnmaskQuestion(tuple(agreements[name].decode() for name in shown)))
         self._ask("unmask", dict.fromkeys(agreements, question), unmasking, self.spec.threshold)
         _enough(unmaskings, self.spec.threshold, "gave their shares")
         return unmaskings

@@ -12,11 +12,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bract import flower
 from bract.arrays import Array
-from bract.errors import BAD_SHARE, MALFORMED, SECOND_ANSWER, SITE_FAILED, UNTRUSTED
+from bract.errors import BAD_SHARE, MALFORMED, SECOND_ANSWER, SITE_FAILED, TOO_LARGE, UNTRUSTED, BractError
 from bract.secure.ring import quantised, real, scale, scale_of
-from bract.secure.spec import SkellamSpec
-from bract.secure.stages import Advert, Agreement, Dealing, Revealed, Unmasking, revealed
+from bract.secure.spec import MOST_SITES, SkellamSpec
+from bract.secure.stages import (
+    Advert,
+    Agreement,
+    Dealing,
+    Revealed,
+    Unmasking,
+    UnmaskQuestion,
+    largest_question,
+    revealed,
+)
+from bract.signing import MAX_ENVELOPE
+from bract.value import decode
+from bract_server import campaigns
+from bract_server.limits import MAX_BODY
 from tests.secure_world import Payload, World, reworked
 
 STAGES = ("advertise", "share", "mask", "agree", "unmask", "")
@@ -224,3 +238,33 @@ def test_too_few_sites_is_a_quorum_that_is_not_there(tmp_path: Path) -> None:
     opened = world.collect()
     assert opened.mean is None and set(opened.missing) == {"site-0", "site-1"}
     assert "mask" not in world.members["site-2"].asked, "nobody was asked for an update"
+
+
+def test_sites_are_shown_as_many_agreements_as_convince_them(tmp_path: Path) -> None:
+    world = World(tmp_path, sites=4, threshold=3)
+    check(world)
+    for member in world.members.values():
+        assert len(decode(UnmaskQuestion, member.asked["unmask"]).agreements) == 3
+
+
+@pytest.mark.parametrize("letters", [63, 12])
+def test_a_plan_is_refused_whose_questions_would_not_pass_flowers_door_and_what_is_let_through_does(
+    letters: int,
+) -> None:
+    """Of 256 sites with the longest names some thresholds are too many; with ordinary names none is."""
+    names = [f"{number:03d}".ljust(letters, "x") for number in range(MOST_SITES)]
+
+    def passes(threshold: int) -> bool:
+        try:
+            campaigns.check_questions(names, threshold)
+        except BractError as error:
+            assert error.code == TOO_LARGE
+            return False
+        return True
+
+    most = max(filter(passes, range(129, MOST_SITES + 1)))
+    assert passes(2) and (most < MOST_SITES) == (letters == 63)
+    question = b"q" * largest_question(names, most)
+    envelopes = dict.fromkeys(("plan", "campaign"), b"e" * MAX_ENVELOPE)
+    message = flower.ConfigRecord({**envelopes, "stage": "unmask", "question": question})
+    assert len(message.deflate()) + 1000 < MAX_BODY

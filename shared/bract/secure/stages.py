@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Annotated, Literal, TypeVar
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import Field
 
 from bract.digest import Digest, digest_of
@@ -24,8 +25,8 @@ from bract.errors import BAD_SHARE, PEER_KEY, POLICY, UNTRUSTED, BractError
 from bract.plan import Name, RoundPlan
 from bract.secure.shares import SHARE_BYTES
 from bract.secure.spec import MOST_SITES
-from bract.signing import MAX_ENVELOPE, parse_envelope, unseal, verify_key
-from bract.value import decode, digest_value, strict
+from bract.signing import MAX_ENVELOPE, parse_envelope, sign, unseal, verify_key
+from bract.value import decode, digest_value, encode, strict
 
 _Signed = TypeVar("_Signed", "Advert", "Dealing", "Agreement", "Unmasking")
 Stage = Literal["advertise", "share", "mask", "agree", "unmask"]
@@ -221,6 +222,15 @@ def open_agreements(question: UnmaskQuestion, own: Agreement, plan: RoundPlan, l
     if any(replace(one, site=own.site) != own for one in signed):
         raise BractError(UNTRUSTED, "a site signed another set of survivors")
     check_set((one.site for one in signed), own.survivors, least)
+
+
+def largest_question(sites: Iterable[str], threshold: int) -> int:
+    """Bytes of the largest question in a round of these sites: the one with as many agreements as open the sum."""
+    names = tuple(sorted(sites))
+    nobody = digest_of([])
+    longest = Agreement(max(names, key=len), nobody, nobody, names, names)
+    signed = sign(longest, Ed25519PrivateKey.generate()).to_json().decode()
+    return len(encode(UnmaskQuestion((signed,) * threshold)))
 
 
 def check_set(names: Iterable[str], among: Iterable[str], least: int) -> tuple[str, ...]:
