@@ -50,7 +50,7 @@ class Policy:
     Attributes:
         required: distinct persons who approve; the author is never one of them.
         roles: offices of which at least one approver must be, each.
-        witnesses: how many cosignatures the newest checkpoint of the log must carry.
+        witnesses: how many sites in good standing or registered auditors must have cosigned the log.
     """
 
     channel: Literal[Purpose.RELEASE_INTERNAL, Purpose.RELEASE_PUBLIC]
@@ -134,7 +134,10 @@ model, unforeseeable noise, a signature and approvals there is nothing to releas
 @strict
 @dataclass(frozen=True)
 class Override:
-    """Somebody takes a failed criterion on themselves, for one release or one derived thing, and says why."""
+    """Somebody takes a failed criterion on themselves, for one release or one derived thing, and says why.
+
+    For a release it is somebody else than its author.
+    """
 
     about: Hash
     criterion: Criterion

@@ -21,6 +21,8 @@ from typer.testing import CliRunner
 from bract.database import open_engine
 from bract.digest import canonical, digest
 from bract.errors import FINGERPRINT, LOG, LOG_FORKED, STATE, UNTRUSTED, BractError
+from bract.files import write_private
+from bract.identity import private_pem
 from bract.log import archive, auditor, verify
 from bract.log.bundle import (
     BODIES,
@@ -407,10 +409,12 @@ def test_a_witness_is_one_name_and_one_key_and_never_the_log_itself(database_url
         with pytest.raises(BractError) as refusal:
             cosigned(world, name, key)
         assert refusal.value.code == UNTRUSTED, name
+    assert cosigned(world, "alder", world.keys["alder"])
     archive.write(tmp_path / "hub.zip", world.registry.bundle(""))
     done = verify.verify(tmp_path / "hub.zip")
-    assert done.witness_keys == {"dpa.example": vkey("dpa.example", COSIGNED, one.public_key())}
+    assert done.witness_keys["dpa.example"] == vkey("dpa.example", COSIGNED, one.public_key())
     assert done.witness_keys["dpa.example"] in verify.summary(done)
+    assert set(done.witness_keys) == {"alder", "dpa.example"} and done.strangers == ("dpa.example",)
     engine.dispose()
 
 
@@ -443,8 +447,11 @@ def test_a_witness_reads_a_folder_of_tiles(small: tuple[World, Path], tmp_path: 
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(data)
     key = vkey("hub", SIGNED, KEY.public_key())
+    mine = Ed25519PrivateKey.generate()
+    write_private(tmp_path / "w.json.key", private_pem(mine))  # the key by which hubs know this auditor
     done = auditor.witness(tmp_path / "log", tmp_path / "w.json", name="w", key=key, at=AT + timedelta(days=1))
     assert done.head.size == verify.verify(small[1]).size
+    assert done.witness == vkey("w", COSIGNED, mine.public_key())
 
 
 def test_the_verifier_starts_without_database_torch_flower_or_network(small: tuple[World, Path]) -> None:

@@ -14,9 +14,11 @@
     signature      the author's signature covers these weights, and the hub's what was registered
     approvals      the policy's number of persons, over its offices, none of them the author, of the card as it stands;
                    nobody rejected it
-    witnesses      the policy's number of witnesses cosigned the log up to everything that the release rests on
+    witnesses      the policy's number of witnesses (`standing_witnesses`) cosigned the log up to everything that the
+                   release rests on, each counted once
 
-A criterion that fails names what is in its way. Some may be overridden by an office (`bract.release.MAY_OVERRIDE`).
+A criterion that fails names what is in its way. Some may be overridden by an office (`bract.release.MAY_OVERRIDE`), but
+never by the release's author: an override that came before the proposal is shown, and lets nothing pass.
 """
 
 from collections.abc import Callable
@@ -48,17 +50,17 @@ from bract_server.registry.models import (
     EntryRow,
     ImpactRow,
     NodeRow,
-    PersonRow,
     PolicyRow,
     ReleaseRow,
     ReservationRow,
     RoundPlanRow,
     VersionRow,
 )
-from bract_server.registry.persons import overriding, roles_of
+from bract_server.registry.persons import known_person, overriding, roles_of
 from bract_server.registry.sources import cleared, lacking, sources
 from bract_server.registry.standing import last_remedies
 from bract_server.registry.verdict import GateReport, Verdict
+from bract_server.registry.witnesses import standing_witnesses
 
 _RESERVED = "reserved"
 
@@ -87,7 +89,8 @@ def examine(session: Session, row: ReleaseRow, hub: Ed25519PublicKey, at: dateti
     policy = policy_of(session, proposal.channel)
     case = _Case(session, at, hub, row, proposal, policy, graph, own, allowances(graph, own))
     bearing = overriding(session, set(graph.refs.values()))
-    given = {one.criterion: one.digest for one in bearing if one.about == row.digest}
+    author = known_person(session, row.author).name
+    given = {one.criterion: one.digest for one in bearing if one.about == row.digest and one.by != author}
     verdicts = []
     for criterion, rule in _RULES.items():
         offenders, detail = rule(case)
@@ -204,7 +207,7 @@ def _evaluation(case: _Case) -> _Found:
 
 
 def _signature(case: _Case) -> _Found:
-    author = case.session.get_one(PersonRow, case.row.author)
+    author = known_person(case.session, case.row.author)
     target = case.graph.refs[case.row.target_id]
     try:
         unseal(ReleaseProposal, parse_envelope(case.row.envelope), verify_key(author.key))
@@ -236,7 +239,7 @@ def _approvals(case: _Case) -> _Found:
     approved, held, against, early = set[str](), set[str](), list[str](), list[str]()
     counted = {row.digest for row in counting(session, case.row)}
     for row in session.scalars(select(ApprovalRow).where(ApprovalRow.release == case.row.digest)):
-        person = session.get_one(PersonRow, row.person)
+        person = known_person(session, row.person)
         unseal(Approval, parse_envelope(row.envelope), verify_key(person.key))
         if row.decision == "reject":
             against.append(person.name)
@@ -272,7 +275,8 @@ def _witnesses(case: _Case) -> _Found:
     about = {case.row.digest, case.graph.refs[case.row.target_id], *case.proposal.evaluations, *approvals, *cards}
     last = session.scalar(select(func.max(LOG.entry.c.seq)).where(LOG.entry.c.about.in_(about))) or 0
     c = LOG.cosignature.c
-    count = session.scalar(select(func.count(c.verify_key.distinct())).where(c.size >= last)) or 0
+    signed = set(session.scalars(select(c.verify_key).where(c.size >= last)))
+    count = len(signed & standing_witnesses(session))
     said = f"{count} of {case.policy.witnesses} witnesses cosigned the log up to entry {last}"
     return (() if count >= case.policy.witnesses else (f"entry {last}",)), said
 

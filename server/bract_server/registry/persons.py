@@ -15,12 +15,12 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from bract.digest import Digest
-from bract.errors import ALREADY_EXISTS, MALFORMED, STATE, UNTRUSTED, BractError
+from bract.errors import ALREADY_EXISTS, MALFORMED, SAME_PERSON, STATE, UNTRUSTED, BractError
 from bract.model import Overriding
 from bract.release import MAY_OVERRIDE, Criterion, Override, Person, PersonRole
 from bract.signing import Envelope, key_id, parse_envelope, unseal, verify_key
 from bract.value import decode
-from bract_server.registry.models import OverrideRow, PersonEndRow, PersonRoleRow, PersonRow
+from bract_server.registry.models import OverrideRow, PersonEndRow, PersonRoleRow, PersonRow, ReleaseRow
 from bract_server.registry.unit import Store, Unit
 
 T = TypeVar("T")
@@ -101,7 +101,7 @@ class Persons(Store):
 
         Raises:
             BractError: `untrusted` for a signer whose office may not override that criterion; `wrong-state` for a
-                criterion that nobody can.
+                criterion that nobody can; `same-person` for the author of the release.
         """
         with self.writing(at) as unit:
             take_override(unit, envelope)
@@ -120,6 +120,8 @@ def take_override(unit: Unit, envelope: Envelope) -> Override:
         raise BractError(STATE, f"{value.criterion} cannot be overridden")
     if not allowed & set(roles_of(unit.session, row.fingerprint)):
         raise BractError(UNTRUSTED, f"{value.criterion} is overridden by: {', '.join(sorted(allowed))}")
+    if unit.session.scalar(select(ReleaseRow.author).where(ReleaseRow.digest == value.about)) == row.fingerprint:
+        raise BractError(SAME_PERSON, "the author of a release overrides nothing for it")
     if unit.session.get(OverrideRow, envelope.name) is None:
         unit.session.add(
             OverrideRow(
@@ -194,6 +196,14 @@ def actor(row: PersonRow) -> str:
 def known_person(session: Session, fingerprint: str) -> PersonRow:
     """The row of somebody who is registered."""
     return session.get_one(PersonRow, fingerprint)
+
+
+def auditors(session: Session) -> frozenset[str]:
+    """The keys of those who may sign as auditors."""
+    held = select(PersonRow.key).join(PersonRoleRow, PersonRoleRow.person == PersonRow.fingerprint)
+    left = select(PersonEndRow.person)
+    wanted = held.where(PersonRoleRow.role == PersonRole.AUDITOR, PersonRow.fingerprint.not_in(left))
+    return frozenset(session.scalars(wanted))
 
 
 def roles_of(session: Session, fingerprint: str) -> tuple[PersonRole, ...]:

@@ -1,9 +1,15 @@
-"""The hub and its sites watch each other's logs: each remembers the other's last head and signs only what continues it."""
+"""The hub and its sites watch each other's logs: each remembers the other's last head and signs only what continues it.
+
+Anybody's cosignature may be kept. At the release gate only those count whom the registry knows by name: sites that are
+neither revoked nor set apart, and persons who may sign as auditors, with the key that they were registered by.
+"""
 
 from contextlib import suppress
 from datetime import datetime
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from bract.errors import LOG_FORKED, STATE, UNTRUSTED, BractError
 from bract.log import book, exchange, forks, shelf
@@ -14,11 +20,19 @@ from bract.log.proof import Proof
 from bract.log.witness import Reply, Word
 from bract.signing import key_text, verify_key
 from bract_server.registry.models import LOG, SiteRow
+from bract_server.registry.persons import auditors
+from bract_server.registry.quarantine import is_apart
 from bract_server.registry.sites import live_site
 from bract_server.registry.unit import HUB, Store
 
 _NEEDED = ("site.add", forks.FOUND, forks.ACCEPTED)
 """Entries whose bodies stay: keys of sites, and forks with who lifted them."""
+
+
+def standing_witnesses(session: Session) -> frozenset[str]:
+    """The keys of the witnesses who count now."""
+    sites = select(SiteRow.verify_key).where(SiteRow.revoked_at.is_(None), ~is_apart(SiteRow.name))
+    return frozenset(session.scalars(sites)) | auditors(session)
 
 
 class Witnesses(Store):
@@ -41,7 +55,7 @@ class Witnesses(Store):
         if known is None or known.head != head:
             self._watch(key, word, at)
         if word.cosignature and word.remembered > signed:
-            self._keep(key, word, at)
+            self._keep(site, key, word, at)
         with self.seeing() as session:
             now = exchange.remembered(session, LOG, text)
             line = now.cosignature if now is not None and now.head == head else ""
@@ -141,10 +155,13 @@ class Witnesses(Store):
         with self.writing(at) as unit:
             return book.erase(unit.session, LOG, seq, actor=HUB, person=person, reason=reason, at=at, needed=_NEEDED)
 
-    def _keep(self, key: Ed25519PublicKey, word: Word, at: datetime) -> None:
-        # A line that is not on our log is no reason to hide ours: the site finds out from what it is shown.
+    def _keep(self, site: str, key: Ed25519PublicKey, word: Word, at: datetime) -> None:
+        # A line that is not on our log, or under another's name, is no reason to hide ours: the site finds out from what
+        # it is shown.
         with suppress(BractError), self.writing(at) as unit:
-            exchange.keep(unit.session, LOG, parse_signature(word.cosignature), key, word.remembered, at)
+            line = parse_signature(word.cosignature)
+            if line.name == site:
+                exchange.keep(unit.session, LOG, line, key, word.remembered, at)
 
     def _watch(self, key: Ed25519PublicKey, word: Word, at: datetime) -> None:
         fork: BractError | None = None

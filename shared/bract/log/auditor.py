@@ -82,7 +82,8 @@ def witness(source: Path, state: Path, *, name: str, key: str | None, at: dateti
 
     Args:
         source: a bundle or a folder of tiles.
-        state: the witness' memory; it and its key (`.key` beside it) are made at the first use.
+        state: the witness' memory; it and its key (`.key` beside it) are made at the first use. A key that is there
+            already is taken: that of an auditor whom a hub has registered counts at its release gate.
         name: the witness' name, at the first use.
         key: the log's fingerprint or verifier key; needed when the log is seen for the first time.
         at: now.
@@ -120,6 +121,8 @@ def _open(path: Path, name: str) -> tuple[State, Ed25519PrivateKey]:
         return memory, load_signing_key(read_private(key_file))
     if not valid_name(name):
         raise BractError(MALFORMED, "a new witness needs a name of one word (--name)")
+    if key_file.exists():
+        return State(name), load_signing_key(read_private(key_file))
     key = Ed25519PrivateKey.generate()
     write_private(key_file, private_pem(key))
     return State(name), key

@@ -55,6 +55,7 @@ class Verified:
         pinned: whether it was given: else the bundle is only consistent with itself.
         witnesses: who cosigned, and up to which entry, by the names and keys that the owner gives.
         witness_keys: their verifier keys, to be compared with what the witnesses themselves say.
+        strangers: witnesses whose key is neither a site's nor a registered person's: at the release gate they do not count.
         erased: bodies that are gone by an entry that says so.
         withheld: bodies that the owner keeps to itself.
         rules: consent rules that clearances name beside the one enclosed.
@@ -70,6 +71,7 @@ class Verified:
     at: str
     witnesses: dict[str, int]
     witness_keys: dict[str, str]
+    strangers: tuple[str, ...]
     bodies: int
     erased: int
     withheld: int
@@ -125,6 +127,7 @@ def verify(path: Path, *, fingerprint: str | None = None, since: Path | None = N
                 for one in bundle.keys.witnesses
                 if one.name in cosigned
             },
+            strangers=_strangers(bundle, cosigned),
             bodies=count.bodies,
             erased=count.erased,
             withheld=count.withheld,
@@ -185,6 +188,11 @@ def _witnesses(bundle: OpenBundle) -> dict[str, int]:
         for one in _others(note, bundle):
             found[one.name] = max(found.get(one.name, 0), note.head.size)
     return dict(sorted(found.items()))
+
+
+def _strangers(bundle: OpenBundle, cosigned: Container[str]) -> tuple[str, ...]:
+    known = {party.key for party in (*bundle.keys.parties, *bundle.keys.people)}
+    return tuple(sorted(one.name for one in bundle.keys.witnesses if one.name in cosigned and one.key not in known))
 
 
 def _older(since: Path, bundle: OpenBundle) -> Head:
@@ -276,6 +284,8 @@ def summary(done: Verified) -> str:
     if done.witnesses:
         lines.append("cosigned by " + ", ".join(f"{name} up to {size}" for name, size in done.witnesses.items()))
         lines.append("if these keys are theirs: " + " ".join(done.witness_keys.values()))
+        if done.strangers:
+            lines.append(f"no site or registered person has the key of: {', '.join(done.strangers)}")
     else:
         lines.append("cosigned by nobody: another history may have been shown to others")
     if done.since is not None:

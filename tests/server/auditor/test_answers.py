@@ -213,10 +213,11 @@ def _what_it_was_tried_on_and_what_was_overridden(hub: Hub, studio: Studio, vers
     assert (overridden["by"], overridden["criterion"], overridden["roles"]) == ("dora", "purpose", ["dpo"])
     assert hub.ask(10, known=AT - timedelta(seconds=1)).rows == ()
 
-    proposed = studio.propose(version, outside)
+    sealed = studio.proposal(version, outside)
+    registry.override(studio.override("ada", sealed.name, Criterion.CARD), AT)
+    registry.propose_release(sealed, AT)
     release = hub.ask(6)
     assert release.rows[0]["kind"] == "release" and any("No approval" in note for note in release.notes)
-    registry.override(studio.override("ada", proposed, Criterion.CARD), AT)
     assert sorted(column(hub.ask(10), "what")) == ["overridden", "overridden by the author"]
 
 

@@ -95,9 +95,12 @@ class Studio:
     def override(self, name: str, about: str, criterion: Criterion) -> Envelope:
         return self.sign(name, Override(Digest(about), criterion, "the board agreed on 3 May", self.by(name), AT))
 
-    def propose(
+    def propose(self, target: str, *evaluations: str, **changes: Any) -> Digest:
+        return self.world.registry.propose_release(self.proposal(target, *evaluations, **changes), AT)
+
+    def proposal(
         self, target: str, *evaluations: str, author: str = "ada", name: str = "spring", **changes: Any
-    ) -> Digest:
+    ) -> Envelope:
         facts: dict[str, Any] = {
             "name": name,
             "channel": Purpose.RELEASE_INTERNAL,
@@ -108,7 +111,7 @@ class Studio:
             "by": self.by(author),
             "proposed_at": AT,
         }
-        return self.world.registry.propose_release(self.sign(author, ReleaseProposal(**{**facts, **changes})), AT)
+        return self.sign(author, ReleaseProposal(**{**facts, **changes}))
 
     def approve(self, name: str, release: str, decision: Any = "approve") -> None:
         self.world.registry.approve(self.word(name, release, decision), AT)

@@ -5,18 +5,21 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import func, insert, select
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from sqlalchemy import insert
 from sqlalchemy.orm import Session
 
 from bract.digest import Digest
-from bract.errors import ALREADY_EXISTS, GATE, MALFORMED, STATE, UNTRUSTED, BractError
+from bract.errors import ALREADY_EXISTS, GATE, MALFORMED, SAME_PERSON, STATE, UNTRUSTED, BractError
+from bract.log import exchange
+from bract.log.note import cosign as note_line
 from bract.model import ModelCard, Signal
 from bract.release import Criterion, PersonRole, Policy, Release, Remedy
 from bract.signing import unseal
 from bract.value import digest_value
 from bract.vocabulary.modifiers import Modifier
 from bract.vocabulary.purposes import Purpose
-from bract_server.registry.models import LOG, EdgeRow, NodeRow
+from bract_server.registry.models import LOG, EdgeRow, NodeRow, QuarantineRow
 from bract_server.registry.verdict import GateReport
 from tests.server.registry.studio import Studio
 from tests.server.registry.world import AT, SITES, World, named
@@ -210,7 +213,29 @@ def test_a_source_that_reserved_its_rights_is_told(studio: Studio, version: Dige
     with pytest.raises(BractError) as refusal:
         registry.override(studio.override("dora", release, Criterion.LICENCES), AT)
     assert refusal.value.code == UNTRUSTED
-    registry.override(studio.override("ada", release, Criterion.LICENCES), AT)
+    studio.person("olga", PersonRole.OWNER)
+    registry.override(studio.override("olga", release, Criterion.LICENCES), AT)
+    assert registry.gate(release, LATER).ok
+
+
+def test_nobody_overrides_for_a_release_of_their_own(studio: Studio, version: Digest) -> None:
+    """Neither after it was proposed nor, knowing what they will propose, before; what was taken is shown all the same."""
+    registry = studio.world.registry
+    sealed = studio.proposal(version, studio.evaluation(version, studio.source()))
+    registry.override(studio.override("ada", sealed.name, Criterion.CARD), AT)
+    release = registry.propose_release(sealed, AT)
+    studio.approve("otto", release)
+    for criterion in (Criterion.CARD, Criterion.EVALUATION):
+        with pytest.raises(BractError) as refusal:
+            registry.override(studio.override("ada", release, criterion), AT)
+        assert refusal.value.code == SAME_PERSON
+    report = registry.gate(release, LATER)
+    assert not report.ok and failing(report) == {"card": (version,)} and [one.by for one in report.overrides] == ["ada"]
+    with pytest.raises(BractError) as refusal:
+        registry.publish(release, LATER)
+    assert (refusal.value.code, refusal.value.detail) == (GATE, "card")
+    studio.person("olga", PersonRole.OWNER)
+    registry.override(studio.override("olga", release, Criterion.CARD), AT)
     assert registry.gate(release, LATER).ok
 
 
@@ -264,23 +289,53 @@ def test_undecided_withdrawals_hold_a_release_back_when_their_time_is_over(studi
         assert set(failing(registry.gate(release, overdue))) == criteria
 
 
-def test_witnesses_must_have_seen_all_that_it_rests_on(studio: Studio, version: Digest) -> None:
+def cosign(studio: Studio, name: str, key: Ed25519PrivateKey) -> None:
+    """That witness signs the hub's newest head."""
     registry = studio.world.registry
+    head = registry.head()
+    assert head is not None
+    line = note_line(head, name, key, int(AT.timestamp()))
+    with registry.writing(LATER) as unit:
+        assert exchange.keep(unit.session, LOG, line, key.public_key(), head.size, LATER)
+
+
+def test_witnesses_must_have_seen_all_that_it_rests_on(studio: Studio, version: Digest) -> None:
+    registry, alder = studio.world.registry, studio.world.keys["alder"]
     registry.set_policy(Policy(Purpose.RELEASE_INTERNAL, 1, (), witnesses=1), AT)
     release = ready(studio, version)
-
-    def cosign() -> None:
-        with registry.writing(LATER) as unit:
-            size = unit.session.scalar(select(func.max(LOG.checkpoint.c.size)))
-            row = {"size": size, "witness": f"w {size}", "verify_key": "k", "line": "", "kept_at": LATER}
-            unit.session.execute(LOG.cosignature.insert(), row)
-
-    cosign()
+    cosign(studio, "alder", alder)
     studio.approve("otto", release)
     (entry,) = failing(registry.gate(release, LATER))["witnesses"]
     assert entry.startswith("entry ")
-    cosign()
+    cosign(studio, "alder", alder)
     assert registry.gate(release, LATER).ok
+
+
+def test_witnesses_are_sites_in_good_standing_and_auditors_by_name(studio: Studio, version: Digest) -> None:
+    """Each once: neither a key that anybody made, nor an officer, nor who was shut out, set apart or has left, counts."""
+    registry, world = studio.world.registry, studio.world
+    registry.set_policy(Policy(Purpose.RELEASE_INTERNAL, 1, (), witnesses=2), AT)
+    release = ready(studio, version)
+    studio.approve("otto", release)
+    studio.person("aud", PersonRole.AUDITOR)
+    stranger = Ed25519PrivateKey.generate()
+    for name, key in (("stranger", stranger), ("otto", studio.keys["otto"]), ("alder", world.keys["alder"])):
+        cosign(studio, name, key)
+    told = {one.criterion: one.detail for one in registry.gate(release, LATER).criteria}
+    assert told[Criterion.WITNESSES].startswith("1 of 2 witnesses")
+    cosign(studio, "birch", world.keys["birch"])
+    assert registry.gate(release, LATER).ok
+    with registry.writing(AT) as unit:
+        unit.session.add(QuarantineRow(site="birch", codes={"replay": 3}, began_at=AT))
+    assert set(failing(registry.gate(release, LATER))) == {"witnesses"}
+    cosign(studio, "aud.example", studio.keys["aud"])
+    assert registry.gate(release, LATER).ok
+    registry.end_person("aud", LATER)
+    assert set(failing(registry.gate(release, LATER))) == {"witnesses"}
+    registry.lift_quarantine("birch", "olga", "a broken disk", LATER)
+    assert registry.gate(release, LATER).ok
+    registry.revoke_site("alder", LATER)
+    assert set(failing(registry.gate(release, LATER))) == {"witnesses"}
 
 
 @one_database

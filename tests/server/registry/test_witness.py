@@ -232,9 +232,10 @@ def test_a_bad_cosignature_is_not_kept_and_hides_nothing(pair: Pair) -> None:
     pair.world.enrol("dogwood")
     head = pair.world.registry.head()
     assert head is not None
-    line = cosign(head, "alder", stranger, 0).line
-    reply = pair.world.registry.witness("alder", Word(word.shown, head.size, line), AT)
-    assert parse_note(reply.shown.note).head == head
+    in_anothers_name = cosign(head, "dpa.example", pair.world.keys["alder"], 0).line
+    for line in (cosign(head, "alder", stranger, 0).line, in_anothers_name):
+        reply = pair.world.registry.witness("alder", Word(word.shown, head.size, line), AT)
+        assert parse_note(reply.shown.note).head == head
     with pair.world.registry.seeing() as session:
         assert exchange.cosigned(session, LOG, pair.world.keys["alder"].public_key()) < head.size
     pair.act("more")
