@@ -78,6 +78,9 @@ class Book:
     def relinquish(self, site: str, envelope: Envelope, at: datetime) -> None:
         self.taken.append(("relinquish", site, envelope))
 
+    def declare(self, site: str, envelope: Envelope, at: datetime) -> None:
+        self.taken.append(("declare", site, envelope))
+
     def wanted(self, campaign: Digest, number: int) -> bool:
         return bool(campaign) and number == 1
 

@@ -3,7 +3,7 @@
 Rules of `admit`; the first that does not hold refuses:
     1. The round is of this campaign and has one place for this site.
     2. The place names a clearance that this site itself gave for this round, data set and purpose, under today's rule.
-    3. The clearance is live.
+    3. The clearance is live, and the data set's terms, if there are any, leave the purpose.
     4. Consent and retention are resolved again now; whoever is out since the snapshot stays out, and nobody comes in.
     5. A record is used only if its payload is the one that was recorded.
 """
@@ -89,13 +89,14 @@ def admit(
     """The records that may be used for this round at this moment.
 
     Raises:
-        BractError: `no-clearance`, `stale-clearance` (see the module's rules); `too-few-subjects` below the policy's floor;
-            `malformed` when the encoder does not take the data set's records; `no-encoder` when none does; `bad-record`
-            when the source cannot be read at all.
+        BractError: `no-clearance`, `stale-clearance`, `off-purpose` (see the module's rules); `too-few-subjects` below the
+            policy's floor; `malformed` when the encoder does not take the data set's records; `no-encoder` when none does;
+            `bad-record` when the source cannot be read at all.
     """
     place = _place(registry.site, plan, round_plan)
     clearance = registry.cleared(place.clearance, round_plan.campaign, round_plan.number)
     _live(clearance, plan, at)
+    registry.check_terms(plan.dataset, plan.purpose, at)
     location = registry.dataset(plan.dataset).location
     _fits(location, plan.encoder)
     members = registry.usable(clearance.snapshot, at)

@@ -65,6 +65,7 @@ def answer_proposals(site: Site, home: SiteHome, hub: HubClient) -> None:
             secure.forget(home, datetime.now(UTC))
             watch_logs(site, hub)
             send_notices(site, home, hub)
+            send_terms(site, hub)
             send_relinquished(site, hub)
             for offer in hub.proposals(_PROPOSALS_WAIT_S):
                 try:
@@ -115,6 +116,13 @@ def send_notices(site: Site, home: SiteHome, hub: HubClient) -> None:
     if notice is not None:
         hub.withdraw(sign(notice, home.signing_key()))
         site.registry.mark_sent(notice.notice, datetime.now(UTC))
+
+
+def send_terms(site: Site, hub: HubClient) -> None:
+    """Tell the hub what the steward declared about data sets; before that it is told of no clearance."""
+    for envelope in site.registry.untold_terms():
+        hub.declare(envelope)
+        site.registry.mark_told(envelope.name, datetime.now(UTC))
 
 
 def send_relinquished(site: Site, hub: HubClient) -> None:

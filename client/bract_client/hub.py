@@ -149,6 +149,10 @@ class HubClient:
         """Sends a signed `Relinquishment`."""
         self._say("Relinquish", statement)
 
+    def declare(self, terms: Envelope) -> None:
+        """Sends signed `DatasetTerms`."""
+        self._say("Declare", terms)
+
     def receipts(self, after: int = 0) -> list[Receipt]:
         """This site's receipts with a number above `after`, oldest first; signatures are the caller's to verify.
 

@@ -3,7 +3,7 @@
 Rules of `answer` (before a round) and `task` (when it runs); the first that does not hold refuses with its code:
     1. The hub's key, pinned at enrolment, signed it.
     2. The campaign is the one that was proposed, and names this site.
-    3. The site's own policy permits it; the hub's word cannot loosen that.
+    3. The site's own policy permits it, and so do the data set's terms, if there are any; the hub's word cannot loosen that.
     4. Enough subjects consent, now, to this purpose; the clearance is short-lived and names no one.
     5. The ledger has reserved the round's cost on disk.
     6. When the round runs: this site's own clearance and reservation are in the plan, the cohort is no smaller than the
@@ -79,7 +79,7 @@ class Site:
         """
         asked = unseal(Proposal, proposal, self.hub_key)
         _check_clock(asked.opened_at, at)
-        plan = self._campaign(campaign, asked.campaign)
+        plan = self._campaign(campaign, asked.campaign, at)
         # A campaign has one round open at a time: what its earlier ones reserved and never began is free again.
         self.registry.relinquish_before(asked.campaign, asked.number, at)
         ttl = timedelta(seconds=self.policy.clearance_ttl_s)
@@ -120,7 +120,7 @@ class Site:
             raise BractError(UNTRUSTED, "the message holds no signed plan")
         envelope = parse_envelope(sealed)
         plan = unseal(RoundPlan, envelope, self.hub_key)
-        asked = self._campaign(parse_envelope(campaign), plan.campaign)
+        asked = self._campaign(parse_envelope(campaign), plan.campaign, at)
         places = [place for place in plan.cohort if place.site == self.name]
         if len(places) != 1:
             raise BractError(NO_CLEARANCE, "the round's plan has no place for this site")
@@ -137,13 +137,14 @@ class Site:
             raise BractError(STALE_CLEARANCE, "somebody left since the round was trained")
         return Task(asked, plan, envelope, places[0])
 
-    def _campaign(self, envelope: Envelope, named: str) -> CampaignPlan:
+    def _campaign(self, envelope: Envelope, named: str, at: datetime) -> CampaignPlan:
         if envelope.name != named:
             raise BractError(UNTRUSTED, "the campaign is not the one that was named")
         plan = unseal(CampaignPlan, envelope, self.hub_key).check()
         if self.name not in {site.name for site in plan.sites}:
             raise BractError(UNKNOWN_SITE, "the campaign does not name this site")
         permit(self.policy, plan)
+        self.registry.check_terms(plan.dataset, plan.purpose, at)
         return plan
 
 

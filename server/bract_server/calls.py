@@ -28,6 +28,7 @@ import bract
 from bract.digest import parse_digest
 from bract.errors import CERTIFICATE, CLOCK, HUB_FAILED, MALFORMED, UNKNOWN_SITE, BractError
 from bract.identity import SKEW, certificate_fingerprint, certificate_site, check_issued, load_certificate
+from bract.model import DatasetTerms
 from bract.signing import Envelope
 from bract.update import Clearance, Refusal, Relinquishment, Reservation, WithdrawalNotice
 from bract.value import decode
@@ -84,6 +85,7 @@ class Calls:
             "Refuse": self._taking(Refusal, self._door.refuse),
             "Withdraw": self._taking(WithdrawalNotice, self._door.withdraw),
             "Relinquish": self._taking(Relinquishment, self._door.relinquish),
+            "Declare": self._taking(DatasetTerms, self._door.declare),
         }
         methods: dict[str, dict[str, grpc.RpcMethodHandler[Any, Any]]] = {REGISTRY: {}, ARRAYS: {}}
         for name, call in one.items():

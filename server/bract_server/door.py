@@ -44,6 +44,10 @@ class HubDoor(Protocol):
         """Takes a signed `Relinquishment`."""
         ...
 
+    def declare(self, site: str, envelope: Envelope, at: datetime) -> None:
+        """Takes signed `DatasetTerms`."""
+        ...
+
     def receipts(self, site: str, after: int) -> list[tuple[int, bytes]]:
         """The site's receipts numbered above `after`: pairs of number and envelope's JSON, oldest first."""
         ...

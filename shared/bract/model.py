@@ -184,10 +184,11 @@ class PublicWeights:
 @strict
 @dataclass(frozen=True)
 class DatasetTerms:
-    """What may be done with a data set of a site beyond what its consents cover, in the words of its notice.
+    """What may be done with a data set of a site beyond what its consents cover, or what not, in the words of its notice.
 
     Attributes:
         declares: further uses, which the notice to the persons named.
+        modifiers: conditions of all its data; some take uses away (`bract.use.TAKES`), consented ones too.
         document: digest of that notice or agreement.
     """
 

@@ -12,11 +12,14 @@ The rule:
     4. Along lineage uses only narrow and modifiers only grow: what is made from several things allows what all of them
        allow. Averaging is no exception.
     5. Silence is no: what has no known source allows nothing.
+    6. Terms of a data set can also forbid what its people consented to (`check_terms`); without terms their consents decide.
 """
 
 from collections.abc import Iterable
+from datetime import datetime
 
-from bract.vocabulary.modifiers import Modifier
+from bract.errors import OFF_PURPOSE, BractError
+from bract.vocabulary.modifiers import TIME_LIMIT, Modifier, limit
 from bract.vocabulary.purposes import Purpose
 
 Uses = frozenset[Purpose]
@@ -63,6 +66,25 @@ def allowed(consented: Iterable[str], declared: Iterable[Purpose] = (), modifier
         return NONE
     covered = NONE.union(*(COVERED.get(purpose, NONE) for purpose in purposes), declared)
     return without(covered, modifiers)
+
+
+def check_terms(purpose: Purpose, modifiers: Iterable[Modifier], at: datetime) -> None:
+    """That a data set's terms leave the purpose of a round now (rule 6).
+
+    Args:
+        purpose: the campaign's.
+        modifiers: of the data set's terms.
+        at: now; a time limit among them may be over.
+
+    Raises:
+        BractError: `off-purpose`, naming the modifiers that take it away.
+    """
+    conditions = tuple(modifiers)
+    end = limit(conditions)
+    over = {TIME_LIMIT} if end is not None and end <= at else set()
+    taking = [shown(one) for one in conditions if one.code in over or purpose in TAKES.get(one.code, NONE)]
+    if taking:
+        raise BractError(OFF_PURPOSE, f"the data set's terms ({', '.join(taking)}) take {purpose} away")
 
 
 def without(uses: Uses, modifiers: Iterable[Modifier]) -> Uses:

@@ -1,10 +1,13 @@
 """What consent still allows of what was made from the data: the rule as a truth table, and narrowing for all inputs."""
 
+from datetime import UTC, datetime
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bract.use import COVERED, EVERY, NONE, TAKES, allowed, narrowed, shown, without
+from bract.errors import OFF_PURPOSE, BractError
+from bract.use import COVERED, EVERY, NONE, TAKES, allowed, check_terms, narrowed, shown, without
 from bract.vocabulary.modifiers import MODIFIERS, Modifier
 from bract.vocabulary.purposes import Purpose
 
@@ -12,6 +15,7 @@ PRE, FINE, DIST, EVAL = Purpose.PRETRAINING, Purpose.FINETUNING, Purpose.DISTILL
 INSIDE, PUBLIC = Purpose.RELEASE_INTERNAL, Purpose.RELEASE_PUBLIC
 NMDS, NPU, NCU = Modifier("DUO:0000015"), Modifier("DUO:0000045"), Modifier("DUO:0000046")
 REGION = Modifier("DUO:0000022", ("CH", "DE"))
+NOW = datetime(2026, 11, 23, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
@@ -46,6 +50,29 @@ def test_what_a_snapshot_allows(
     consented: list[str], declared: list[Purpose], modifiers: list[Modifier], expected: set[Purpose]
 ) -> None:
     assert allowed(consented, declared, modifiers) == expected
+
+
+@pytest.mark.parametrize(
+    ("purpose", "modifiers", "forbidden"),
+    [
+        (PRE, [], False),
+        (PRE, [REGION, NPU, Modifier("DUO:9999999")], False),
+        (PRE, [REGION, NMDS], True),
+        (DIST, [NMDS], True),
+        (FINE, [NMDS], False),
+        (FINE, [Modifier("DUO:0000025", ("2026-11-23T00:00:00+00:00",))], True),
+        (FINE, [Modifier("DUO:0000025", ("2026-11-23T00:00:01+00:00",))], False),
+    ],
+)
+def test_terms_forbid_what_their_conditions_take_away(
+    purpose: Purpose, modifiers: list[Modifier], forbidden: bool
+) -> None:
+    if not forbidden:
+        check_terms(purpose, modifiers, NOW)
+        return
+    with pytest.raises(BractError) as refusal:
+        check_terms(purpose, modifiers, NOW)
+    assert refusal.value.code == OFF_PURPOSE
 
 
 def test_every_purpose_of_training_has_its_row() -> None:

@@ -1,14 +1,17 @@
 """`bract-site data` and `bract-site consent`: data sets, and what people decided about them."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from bract import console
 from bract.consent import Purpose
+from bract.digest import digest_file
 from bract.errors import MALFORMED, BractError
 from bract.retention import RetentionRule
+from bract.use import shown
+from bract.vocabulary.modifiers import Modifier, modifier
 from bract_client.cli.options import AsJson, SiteFolder, now
 from bract_client.home import open_home
 from bract_client.registry.imports import ImportReport
@@ -91,15 +94,58 @@ def admission(
     console.out.print(console.table("refused", ("reason", "records"), sorted(refused.items())))
 
 
+@app.command()
+def terms(
+    name: str,
+    document: Annotated[Path, typer.Option(help="The notice or agreement that says so; only its digest is kept.")],
+    declare: Annotated[list[Purpose] | None, typer.Option(help="A further use that the notice named; repeat.")] = None,
+    modifiers: Annotated[
+        list[str] | None,
+        typer.Option("--modifier", help="A condition that it named, a DUO code or CODE=VALUE; some forbid. Repeat."),
+    ] = None,
+    site: SiteFolder = Path(),
+    as_json: AsJson = False,
+) -> None:
+    """Declare, signed by this site, what a data set may be used for beyond its people's consents, and what not.
+
+    It takes the place of what was declared before; the running site tells the hub.
+    """
+    conditions = [_condition(one) for one in modifiers or ()]
+    try:
+        notice = digest_file(document)
+    except OSError as error:
+        raise BractError(MALFORMED, f"{document.name}: no file that can be read") from error
+    envelope = open_registry(open_home(site)).declare(name, declare or (), conditions, notice, now())
+    if as_json:
+        console.emit({"terms": envelope.name, "dataset": name})
+        return
+    console.out.print(f"Declared for {name}: {envelope.name}. The running site tells the hub.")
+
+
 @app.command("list")
 def list_datasets(site: SiteFolder = Path(), as_json: AsJson = False) -> None:
-    """The site's data sets."""
-    known = open_registry(open_home(site)).datasets()
+    """The site's data sets, and what was declared about them."""
+    registry = open_registry(open_home(site))
+    told: list[dict[str, Any]] = [
+        {
+            "name": known.name,
+            "kind": known.location.kind,
+            "subjects_floor": known.subjects_floor,
+            "declares": [] if said is None else [str(use) for use in said.declares],
+            "modifiers": [] if said is None else [shown(one) for one in said.modifiers],
+        }
+        for known in registry.datasets()
+        for said in [registry.terms(known.name)]
+    ]
     if as_json:
-        console.emit([{"name": d.name, "kind": d.location.kind, "subjects_floor": d.subjects_floor} for d in known])
+        console.emit(told)
         return
-    rows = [(d.name, d.location.kind, f"≥ {d.subjects_floor}") for d in known]
-    console.out.print(console.table("data sets", ("name", "kind", "subjects (declared)"), rows))
+    rows = [
+        (d["name"], d["kind"], f"≥ {d['subjects_floor']}", ", ".join(d["declares"]), ", ".join(d["modifiers"]))
+        for d in told
+    ]
+    columns = ("name", "kind", "subjects (declared)", "also for", "on condition of")
+    console.out.print(console.table("data sets", columns, rows))
 
 
 @consent.command("import")
@@ -134,6 +180,11 @@ def import_consent(
         )
         return
     _show_import(report)
+
+
+def _condition(text: str) -> Modifier:
+    code, _, values = text.partition("=")
+    return modifier(code, values.split(",") if values else ())
 
 
 def _mapping(path: Path | None) -> ConsentMapping | None:

@@ -27,6 +27,7 @@ from bract_client.registry.models import (
     ReceiptRow,
     RelinquishmentRow,
     ReservationRow,
+    TermsRow,
 )
 
 OPEN = frozenset(
@@ -42,10 +43,11 @@ OPEN = frozenset(
         "consent.rebuild",
         "notice.take",
         "notice.send",
+        "terms.give",
         exchange.PADDING,
     }
 )
-"""Kinds that speak of rounds."""
+"""Kinds that speak of rounds, and of what data sets may be used for."""
 
 SPOKEN = frozenset({book.ERASED, forks.FOUND, forks.ACCEPTED})
 """Kinds with a reason in somebody's words, which is written to be read by auditors."""
@@ -91,6 +93,7 @@ def _contents(session: Session, hub: Ed25519PublicKey | None, counts: bool) -> C
         "clearance.issue": select(clearance.name, clearance.envelope),
         "privacy.reserve": select(reservation.name, reservation.envelope),
         "privacy.relinquish": select(relinquished.name, relinquished.envelope),
+        "terms.give": select(TermsRow.name, TermsRow.envelope),
         "contribution.keep": select(contribution.name, contribution.envelope),
         "receipt.keep": select(receipt.contribution, receipt.envelope),
     }

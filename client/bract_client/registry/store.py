@@ -19,10 +19,13 @@ from bract_client.registry.questions import Questions
 from bract_client.registry.relinquish import Relinquishing
 from bract_client.registry.retention import RetentionVerbs
 from bract_client.registry.rounds import RoundVerbs
+from bract_client.registry.terms import TermsVerbs
 from bract_client.registry.witnesses import WitnessVerbs
 
 
-class SiteRegistry(RetentionVerbs, DataVerbs, RoundVerbs, Relinquishing, Questions, WitnessVerbs, Bundles, AccessVerbs):
+class SiteRegistry(
+    RetentionVerbs, DataVerbs, TermsVerbs, RoundVerbs, Relinquishing, Questions, WitnessVerbs, Bundles, AccessVerbs
+):
     """Data sets, people's decisions, rounds and the privacy ledger of one site."""
 
     def checkpoint(self, at: datetime) -> Envelope:

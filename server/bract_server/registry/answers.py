@@ -7,7 +7,9 @@ Rules:
        issued before somebody is known to have withdrawn from its snapshot.
     4. A reservation is for the plan's mechanism or a tighter one, within the site's cap by its word and by the hub's own
        account (`bract_server.registry.ledger`), and not over.
-    5. A site gives each answer once: the same again changes nothing, another one is refused.
+    5. The newest terms of the data set, its site's or the data protection officer's, leave the plan's purpose: when it clears
+       and when the round is opened. Without terms the consents alone decide.
+    6. A site gives each answer once: the same again changes nothing, another one is refused.
 """
 
 from datetime import datetime, timedelta
@@ -54,6 +56,7 @@ from bract_server.registry.models import (
 )
 from bract_server.registry.quarantine import apart, check_free
 from bract_server.registry.sites import live_site
+from bract_server.registry.sources import check_declared
 from bract_server.registry.tasks import move
 from bract_server.registry.unit import Store, Unit
 from bract_server.registry.views import RoundAnswers
@@ -79,7 +82,8 @@ class Answers(Store):
 
         Raises:
             BractError: `unknown-site`, `untrusted`, `unknown-campaign`, `wrong-state`, `stale-clearance` (expired, or
-                withdrawn from), `no-clearance` (another data set, purpose or rule, or too long a life), `quarantined`.
+                withdrawn from), `no-clearance` (another data set, purpose or rule, or too long a life), `off-purpose` (by
+                the data set's terms), `quarantined`.
         """
         with self.writing(at) as unit:
             value = _signed_by(unit.session, site, Clearance, envelope)
@@ -90,6 +94,7 @@ class Answers(Store):
             move(unit.session, row, site, TaskMove.CLEAR)
             _check_clearance(value, plan, at)
             _check_notices(unit.session, value)
+            check_declared(unit.session, site, plan, at)
             unit.session.add(
                 ClearanceRow(
                     round_id=row.id,
@@ -176,9 +181,10 @@ class Answers(Store):
         with self.seeing() as session:
             row = round_row(session, campaign, number)
             places, refusals, waiting = list[Place](), dict[str, str](), list[str]()
-            for site in sorted(s.name for s in plan_of(campaign_row(session, campaign)).sites):
+            plan = plan_of(campaign_row(session, campaign))
+            for site in sorted(s.name for s in plan.sites):
                 try:
-                    place = _place(session, row.id, site, at)
+                    place = _place(session, row.id, plan, site, at)
                 except BractError as error:
                     refusals[site] = error.code
                     continue
@@ -235,7 +241,7 @@ def check_live(session: Session, clearance: ClearanceRow, at: datetime) -> None:
         raise BractError(STALE_CLEARANCE, clearance.site)
 
 
-def _place(session: Session, round_id: int, site: str, at: datetime) -> Place | None:
+def _place(session: Session, round_id: int, plan: CampaignPlan, site: str, at: datetime) -> Place | None:
     """The site's place in a round as far as its answers go; None while they are not complete."""
     site_row = session.get(SiteRow, site)
     if site_row is None or site_row.revoked_at is not None:
@@ -244,6 +250,7 @@ def _place(session: Session, round_id: int, site: str, at: datetime) -> Place | 
     refusal = session.scalar(select(RefusalRow).where(RefusalRow.round_id == round_id, RefusalRow.site == site))
     if refusal is not None:
         raise BractError(refusal.code, site)
+    check_declared(session, site, plan, at)
     clearance, reservation = given(session, round_id, site)
     if clearance is not None:
         check_live(session, clearance, at)
@@ -276,7 +283,7 @@ def _given_before(
     value: Clearance | Reservation | Refusal,
     digest: Digest,
 ) -> bool:
-    """Whether this very answer was given before (rule 5)."""
+    """Whether this very answer was given before (rule 6)."""
     row = round_row(session, value.campaign, value.number)
     before = session.scalar(_GIVEN[table], {"nth": row.id, "of": value.site})
     if before is not None and before != digest:
@@ -335,16 +342,17 @@ def within(asked: Mechanism, limit: Mechanism) -> bool:
     )
 
 
-def place_rows(unit: Unit, row: RoundRow, place: Place) -> tuple[ClearanceRow, ReservationRow]:
+def place_rows(unit: Unit, row: RoundRow, plan: CampaignPlan, place: Place) -> tuple[ClearanceRow, ReservationRow]:
     """The rows behind a place in a round that is being opened: the gate.
 
     Raises:
-        BractError: `no-clearance`, `no-reservation`, `stale-clearance`, `unknown-site`, or the site's own refusal.
+        BractError: `no-clearance`, `no-reservation`, `stale-clearance`, `unknown-site`, `off-purpose`, or the site's own
+            refusal.
     """
     clearance, reservation = given(unit.session, row.id, place.site)
     if clearance is None or clearance.digest != place.clearance:
         raise BractError(NO_CLEARANCE, place.site)
     if reservation is None or reservation.digest != place.reservation:
         raise BractError(NO_RESERVATION, place.site)
-    _place(unit.session, row.id, place.site, unit.at)
+    _place(unit.session, row.id, plan, place.site, unit.at)
     return clearance, reservation

@@ -120,7 +120,11 @@ class Nodes(Store):
             unit.log("lineage.relate", newer.ref, to=older.ref, role=str(role))
             extend(unit, list(session.scalars(select(below([newer.id]).c.id))))
 
-    def set_terms(self, envelope: Envelope, at: datetime) -> None:
+    def declare(self, site: str, envelope: Envelope, at: datetime) -> None:
+        """Take a data set's `DatasetTerms` from its site, which must have signed them itself (see `set_terms`)."""
+        self.set_terms(envelope, at, site)
+
+    def set_terms(self, envelope: Envelope, at: datetime, by: str | None = None) -> None:
         """Take a data set's signed `DatasetTerms`; they take the place of earlier ones. The same again changes nothing.
 
         Raises:
@@ -129,6 +133,8 @@ class Nodes(Store):
         with self.writing(at) as unit:
             session = unit.session
             signer, value = _terms_signer(session, envelope)
+            if by not in (None, signer):
+                raise BractError(UNTRUSTED, f"not signed by {by}")
             live_site(session, value.site)
             if session.scalar(select(TermsRow.id).where(TermsRow.digest == envelope.name)) is not None:
                 return

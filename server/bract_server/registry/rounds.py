@@ -68,9 +68,9 @@ class Rounds(Store):
         """Sign the plan and open its round, if every place in it stands on a live clearance and a reservation.
 
         Raises:
-            BractError: `no-clearance`, `no-reservation`, `stale-clearance` or `unknown-site`, naming the site, or the
-                code of that site's refusal; `malformed` when the plan does not fit the campaign and its newest version;
-                `no-quorum`; `wrong-state`; `unknown-campaign`.
+            BractError: `no-clearance`, `no-reservation`, `stale-clearance`, `off-purpose` or `unknown-site`, naming the
+                site, or the code of that site's refusal; `malformed` when the plan does not fit the campaign and its newest
+                version; `no-quorum`; `wrong-state`; `unknown-campaign`.
         """
         with self.writing(at) as unit:
             row = round_row(unit.session, plan.campaign, plan.number)
@@ -84,7 +84,7 @@ class Rounds(Store):
             if len(sites) < campaign.quorum:
                 raise BractError(QUORUM, f"{len(sites)} of {campaign.quorum} sites")
             _check_parent(unit.session, plan)
-            places = [(place.site, *place_rows(unit, row, place)) for place in plan.cohort]
+            places = [(place.site, *place_rows(unit, row, campaign, place)) for place in plan.cohort]
             envelope = unit.sign(plan)
             unit.session.add(
                 RoundPlanRow(

@@ -2,14 +2,16 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
 from bract.model import DatasetTerms, ExternalSource, NodeKind, PublicWeights
+from bract.plan import CampaignPlan
 from bract.signing import parse_envelope
-from bract.use import EVERY, allowed, without
+from bract.use import EVERY, allowed, check_terms, without
 from bract.value import decode
 from bract_server.registry.campaigns import plan_of
 from bract_server.registry.graph import Allowance, Graph
@@ -58,6 +60,20 @@ def terms(session: Session) -> dict[str, DatasetTerms]:
     """The newest terms of every data set that has any, by its reference."""
     rows = session.scalars(select(TermsRow).order_by(TermsRow.id))
     return {row.dataset: decode(DatasetTerms, parse_envelope(row.envelope).payload) for row in rows}
+
+
+_NEWEST = select(TermsRow.envelope).where(TermsRow.dataset == bindparam("of")).order_by(TermsRow.id.desc()).limit(1)
+
+
+def check_declared(session: Session, site: str, plan: CampaignPlan, at: datetime) -> None:
+    """That the newest terms of a site's data set, if there are any, leave a campaign's purpose now.
+
+    Raises:
+        BractError: `off-purpose`.
+    """
+    sealed = session.scalar(_NEWEST, {"of": dataset_ref(site, plan.dataset)})
+    if sealed is not None:
+        check_terms(plan.purpose, decode(DatasetTerms, parse_envelope(sealed).payload).modifiers, at)
 
 
 def sources(session: Session, graph: Graph) -> dict[int, Allowance]:

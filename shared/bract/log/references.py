@@ -10,6 +10,7 @@ Rules at a hub:
 Rules at a site:
     7. A contribution cites a clearance and a reservation that the site issued for one round.
     8. A receipt names a contribution of the site.
+    9. A data set's terms are the site's own.
 """
 
 import json
@@ -44,7 +45,7 @@ PEOPLE_SIGN = frozenset(
 """By a person of the hub; terms also by a site."""
 REGISTERED = frozenset({"person.add", "lineage.add", "card.add", "release.policy", "release.publish"})
 """What the hub signs beside rounds."""
-SITE_SIGNS = frozenset({"clearance.issue", "privacy.reserve", "privacy.relinquish", "contribution.keep"})
+SITE_SIGNS = frozenset({"clearance.issue", "privacy.reserve", "privacy.relinquish", "contribution.keep", "terms.give"})
 FROM_HUB = "receipt.keep"
 UNSIGNED = "version.add"
 """A version is no signed thing; its name is the digest of its value."""
@@ -188,6 +189,9 @@ class References:
     def _privacy_reserve(self, about: str, actor: str, thing: Mapping[str, Any]) -> None:
         _need(thing["site"] == actor, "a site speaks for another")
         self.reservations[about] = (actor, _round(thing))
+
+    def _terms_give(self, _: str, actor: str, thing: Mapping[str, Any]) -> None:
+        _need(thing["site"] == actor, "a site speaks for another")
 
     def _contribution_keep(self, about: str, actor: str, thing: Mapping[str, Any]) -> None:
         cleared, reserved = self.clearances.get(thing["clearance"]), self.reservations.get(thing["reservation"])

@@ -20,6 +20,7 @@ UNARY: dict[str, tuple[str, type[Message], type[Message]]] = {
     "Refuse": (REGISTRY, pb.Signed, pb.Done),
     "Withdraw": (REGISTRY, pb.Signed, pb.Done),
     "Relinquish": (REGISTRY, pb.Signed, pb.Done),
+    "Declare": (REGISTRY, pb.Signed, pb.Done),
     "Receipts": (REGISTRY, pb.ReceiptsRequest, pb.ReceiptsReply),
     "Wanted": (REGISTRY, pb.WantedRequest, pb.WantedReply),
     "Witness": (REGISTRY, pb.WitnessRequest, pb.WitnessReply),

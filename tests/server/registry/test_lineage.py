@@ -167,6 +167,37 @@ def test_terms_are_the_sites_or_the_dpos(studio: Studio, version: Digest) -> Non
     assert snapshot.permits == DECLARED
 
 
+def test_no_round_opens_over_data_whose_terms_forbid_its_purpose(studio: Studio, campaign: Digest) -> None:
+    """Also where they came after the clearance, and whoever of the two signed them; other terms and none forbid nothing."""
+    world, registry, forbids = studio.world, studio.world.registry, (Modifier("DUO:0000015"),)
+    studio.keys |= world.keys
+    registry.declare("alder", studio.terms("alder", modifiers=(Modifier("DUO:0000022", ("CH",)),), by="alder"), AT)
+    number, _ = world.open(campaign, "alder", "birch")
+    registry.abort_round(campaign, number, {}, AT)
+    number = registry.propose(campaign, AT).number
+    registry.set_terms(studio.terms("birch", modifiers=forbids), AT)
+    with pytest.raises(BractError) as refusal:
+        world.answer(campaign, number, "birch")
+    assert refusal.value.code == OFF_PURPOSE
+    world.answer(campaign, number, "alder", "cedar")
+    places = registry.answers(campaign, number, AT).places
+    for by, code in (("cedar", UNTRUSTED), ("dora", UNTRUSTED)):
+        with pytest.raises(BractError) as refusal:
+            registry.declare("alder", studio.terms("alder", modifiers=forbids, by=by), AT)
+        assert refusal.value.code == code
+    registry.declare("alder", studio.terms("alder", modifiers=forbids, by="alder"), AT)
+    found = registry.answers(campaign, number, AT)
+    assert ([place.site for place in found.places], found.refusals) == (
+        ["cedar"],
+        dict.fromkeys(("alder", "birch"), OFF_PURPOSE),
+    )
+    with pytest.raises(BractError) as refusal:
+        registry.open_round(world.round_plan(campaign, number, places), AT)
+    assert refusal.value.code == OFF_PURPOSE
+    registry.declare("alder", studio.terms("alder", Purpose.FINETUNING, by="alder"), AT)
+    registry.open_round(world.round_plan(campaign, number, places), AT)
+
+
 def test_no_edge_closes_a_circle(studio: Studio, version: Digest) -> None:
     registry = studio.world.registry
     studio.declare(Purpose.FINETUNING)

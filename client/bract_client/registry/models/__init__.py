@@ -15,7 +15,7 @@ from bract_client.registry.models.consent import (
     PurposeClosure,
     PurposeRow,
 )
-from bract_client.registry.models.data import Dataset, Quarantine, Record, Subject
+from bract_client.registry.models.data import Dataset, Quarantine, Record, Subject, TermsRow
 from bract_client.registry.models.ledger import PrivacyAccount, PrivacyEntry, RelinquishmentRow, ReservationRow
 from bract_client.registry.models.log import LOG
 from bract_client.registry.models.retention import RETENTION
@@ -47,4 +47,5 @@ __all__ = [
     "ReservationRow",
     "SnapshotRow",
     "Subject",
+    "TermsRow",
 ]

@@ -38,6 +38,18 @@ class Dataset(Base):
     created_at: Mapped[datetime]
 
 
+class TermsRow(Base):
+    """What the steward declared about a data set; the newest counts. `sent_at` when the hub had it."""
+
+    __tablename__ = "dataset_terms"
+    no: Mapped[int] = mapped_column(primary_key=True)
+    dataset: Mapped[str] = mapped_column(NAME, ForeignKey("dataset.name"), index=True)
+    name: Mapped[str] = mapped_column(DigestText, unique=True)
+    envelope: Mapped[bytes]
+    given_at: Mapped[datetime]
+    sent_at: Mapped[datetime | None]
+
+
 class Record(Base):
     """A record's membership in a data set from one ingest up to, not including, another."""
 
