@@ -19,8 +19,11 @@ from sqlalchemy import Engine, event, text
 from typer.testing import CliRunner
 
 from bract.consent import Decision, Purpose
-from bract.disposal import job
+from bract.disposal import job, turn
 from bract.disposal.erase import blank, erase
+from bract.disposal.job import Files
+from bract.disposal.stock import Stocked
+from bract.disposal.tasks import Outcome, Task
 from bract.disposal.verbs import RunReport
 from bract.errors import CONCURRENT, DISK, NOT_DELETED, SAME_PERSON, UNKNOWN_SUBJECT, BractError
 from bract.retention import (
@@ -371,6 +374,59 @@ def test_a_hold_placed_after_the_due_list_was_read_is_seen_by_the_claim(ward: Wa
     assert ward.registry.disposal_tasks() == ()
 
 
+def test_a_hold_comes_before_a_claim_or_after_its_deletion_and_never_between(ward: Ward) -> None:
+    """A hold is placed while each of two files is claimed and not yet deleted: it waits, and what is left then stays."""
+    ward.put("outbox/one.part")
+    ward.put("outbox/two.part")
+    ward.policy(ObjectKind.SCRATCH, "P30D")
+    hold, placing = LegalHold("case", Selector(), "inquiry", "Ana", "Ben", LATER), list[threading.Thread]()
+
+    class Slow(Files):
+        def delete(self, task: Task, at: datetime) -> Outcome:
+            if not placing:
+                placing.append(threading.Thread(target=ward.registry.place_hold, args=(hold, LATER)))
+                placing[0].start()
+                placing[0].join(0.5)
+                assert placing[0].is_alive() and not ward.registry.legal_holds()
+            outcome = super().delete(task, at)
+            assert not ward.registry.legal_holds(), "what is held now was claimed before"
+            return outcome
+
+    folder = ward.home.outbox
+    stock = [Stocked(ObjectKind.SCRATCH, path.name, T0, T0) for path in sorted(folder.iterdir())]
+    slow = Slow([ObjectKind.SCRATCH], lambda: stock, lambda _, name: [folder / name])
+    report = job.dispose(ward.registry, [slow], lambda: LATER)
+    placing[0].join()
+    assert (report.deleted, report.failed) == (1, 0) and len(list(folder.iterdir())) == 1
+    assert [placed.hold.name for placed in ward.registry.legal_holds()] == ["case"]
+    assert ward.dispose(LATER + DAY).deleted == 0
+    with ward.engine.connect() as connection:
+        said = connection.scalars(text("SELECT kind FROM log_entry WHERE kind LIKE '%hold%' OR kind LIKE 'disposal%'"))
+        assert list(said) == ["disposal.begin", "disposal.finish", "hold.place"]
+
+
+def test_a_turn_ends_with_whoever_had_it_and_does_not_wait_for_ever(
+    ward: Ward, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = "import sys; from bract.database import open_engine; from bract.disposal.turn import turn\n"
+    script += "with turn(open_engine(sys.argv[1])): print('mine', flush=True); sys.stdin.read()"
+    url = ward.engine.url.render_as_string(hide_password=False)
+    with subprocess.Popen(
+        [sys.executable, "-c", script, url], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None and other.stdout.readline() == "mine\n"
+        monkeypatch.setattr(turn, "BUSY_S", 0.1)
+        if ward.engine.dialect.name == "sqlite":
+            with pytest.raises(BractError) as refusal, ward.registry.deleting():
+                raise AssertionError("two have it")
+            assert refusal.value.code == CONCURRENT
+        other.kill()
+        other.wait()
+        monkeypatch.undo()
+        with ward.registry.deleting():
+            pass
+
+
 def test_a_locked_database_stops_a_run_before_anything_is_deleted(ward: Ward) -> None:
     path = ward.put("outbox/one.part")
     ward.policy(ObjectKind.SCRATCH, "P30D")
@@ -531,8 +587,11 @@ FULL = """
 import sys, pathlib
 from datetime import timedelta
 from bract.database import open_engine
-from bract.disposal import job
+from bract.disposal import job, turn
 from bract.disposal.erase import blank, erase
+from bract.disposal.job import Files
+from bract.disposal.stock import Stocked
+from bract.disposal.tasks import Outcome, Task
 from bract.errors import BractError
 from bract.retention import *
 from bract_client import disposal

@@ -1,7 +1,8 @@
 """The job that deletes: take stock, take up what was cut off, claim, delete, look again, sign. One at a time a folder.
 
 It may be killed between any two steps. What was claimed is found again by the next run and deleted once more, which
-changes nothing about what is gone; a receipt is signed only after the thing was looked for and not found.
+changes nothing about what is gone; a receipt is signed only after the thing was looked for and not found. From claim to receipt
+nobody can place a hold: it waits for that one deletion, and every later claim sees it.
 """
 
 import fcntl
@@ -181,9 +182,10 @@ def dispose(
     listed = registry.due(clock(), clock())
     ready = [one for one in listed if one.ready and (one.kind, one.object) not in pending]
     for task in tasks_of(ready, ordered_by, sources=sources):
-        claimed = registry.claim_disposal(task, (), clock())
-        if claimed.id:
-            outcomes.append(_perform(registry, holdings, claimed, clock))
+        with registry.deleting():
+            claimed = registry.claim_disposal(task, (), clock())
+            if claimed.id:
+                outcomes.append(_perform(registry, holdings, claimed, clock))
     blocked = sum(one.state in (State.BLOCKED, State.CONFLICT) for one in listed)
     report = RunReport(
         deleted=sum(len(one.gone) for one in outcomes),
@@ -257,5 +259,6 @@ def _perform(registry: Retention, holdings: Sequence[Holding], task: Task, clock
 def _redo(registry: Retention, holdings: Sequence[Holding], task: Task, clock: Callable[[], datetime]) -> Outcome:
     """A task that was cut off or failed: what is gone is signed for; what may still be deleted is; the rest is let go."""
     holding = next((one for one in holdings if task.kind in one.kinds), None)
-    gone = holding.gone(task) if holding is not None and task.objects else frozenset()
-    return _perform(registry, holdings, registry.claim_disposal(task, gone, clock()), clock)
+    with registry.deleting():
+        gone = holding.gone(task) if holding is not None and task.objects else frozenset()
+        return _perform(registry, holdings, registry.claim_disposal(task, gone, clock()), clock)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import NamedTuple
 
-from sqlalchemy import func, select
+from sqlalchemy import Engine, func, select
 from sqlalchemy.orm import Session
 
 from bract.digest import Digest
@@ -17,6 +17,7 @@ from bract.disposal.due import Conflict, DueItem, Found, Rules
 from bract.disposal.stock import Stocked
 from bract.disposal.tables import RetentionTables
 from bract.disposal.tasks import Disposal, Outcome, Task
+from bract.disposal.turn import turn
 from bract.errors import STATE, BractError
 from bract.log.book import LogTables
 from bract.retention import (
@@ -59,6 +60,7 @@ class Retention(ABC):
 
     retention: RetentionTables
     retention_log: LogTables
+    _engine: Engine
 
     @abstractmethod
     def retention_pen(self, at: datetime) -> AbstractContextManager[Pen]:
@@ -130,8 +132,12 @@ class Retention(ABC):
             book.tell_event(pen, trigger, scope, came_at, by)
 
     def place_hold(self, hold: LegalHold, at: datetime) -> None:
-        """See `bract.disposal.book.place_hold`."""
-        with self.retention_pen(at) as pen:
+        """See `bract.disposal.book.place_hold`. A deletion that is under way ends first, and none begins meanwhile.
+
+        Raises:
+            BractError: also `concurrent` when that deletion takes too long; nothing is placed then.
+        """
+        with self.deleting(), self.retention_pen(at) as pen:
             book.place_hold(pen, hold)
 
     def lift_hold(self, name: str, by: str, approved_by: str, why: str, at: datetime) -> None:
@@ -211,6 +217,10 @@ class Retention(ABC):
             return bool(session.scalar(known)) or any(True for _ in self.shorthand(session))
 
     # --- the job's steps
+
+    def deleting(self) -> AbstractContextManager[None]:
+        """The turn of one deletion, from its claim to its receipt: no hold is placed meanwhile (`bract.disposal.turn`)."""
+        return turn(self._engine)
 
     def take_stock(self, kinds: Iterable[ObjectKind], found: Iterable[Stocked], at: datetime) -> None:
         """Brings the known files of these kinds up to what the disk holds."""
