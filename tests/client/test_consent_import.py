@@ -145,6 +145,34 @@ def test_an_old_file_brings_no_permit_back_but_refusals_always_count(registry: S
     assert taken(registry, named(path, refusal), 5) == (0, 1, [])
 
 
+def test_an_older_export_never_widens_what_a_line_permits(registry: SiteRegistry, tmp_path: Path) -> None:
+    """Longer, earlier, for another purpose or person, without its condition, or instead of a refusal; never imported before."""
+    path = tmp_path / "c.csv"
+    newest = [line(1, since="2026-01-01", until="2026-04-01"), line(2, "deny", form=FORM)]
+    assert taken(registry, named(path, *newest), 1) == (2, 0, [])
+    older = (
+        line(1, since="2026-01-01"),
+        line(1, since="2026-01-01", until="2029-01-01"),
+        line(1, since="2025-12-01", until="2026-04-01"),
+        line(1, since="2026-01-01", until="2026-04-01", who="P-9"),
+        line(1, since="2026-01-01", until="2026-04-01").replace("evaluation", "distillation"),
+        line(2, form=FORM),
+    )
+    for said in older:
+        assert taken(registry, named(path, said), 2) == (0, 0, [Reason.UNDATED]), said
+        for exported in (T0, T0 + HOUR):  # before, and when, what it would replace was recorded
+            assert taken(registry, path, 2, exported=exported) == (0, 0, [Reason.REPLACED]), said
+    assert (verdict(registry, "P-1"), verdict(registry, "P-2")) == (Verdict.EXPIRED, Verdict.DENIED)
+    for said in (older[0], older[-1]):
+        assert taken(registry, named(path, said), 4, exported=T0 + 3 * HOUR) == (1, 0, [])
+    assert (verdict(registry, "P-1"), verdict(registry, "P-2")) == (Verdict.ADMITTED, Verdict.ADMITTED)
+    assert taken(registry, named(path, line(1, since="2026-01-01", until="2026-05-01")), 5) == (1, 0, [])
+    with pytest.raises(BractError) as refused:
+        taken(registry, path, 6, exported=T0 + 7 * HOUR)
+    assert refused.value.code == MALFORMED
+    registry.check()
+
+
 def test_a_refusal_is_taken_back_only_with_evidence(registry: SiteRegistry, tmp_path: Path) -> None:
     path = tmp_path / "c.csv"
     taken(registry, named(path, line(1, "deny"), line(2, "deny")))
@@ -152,7 +180,7 @@ def test_a_refusal_is_taken_back_only_with_evidence(registry: SiteRegistry, tmp_
     assert taken(registry, named(path, *changed), 1) == (0, 0, [Reason.REFUSAL_STANDS] * 2)
     assert verdict(registry, "P-1") is Verdict.DENIED
     shown = [line(1, "permit", form=FORM), line(2, "error", form=FORM)]
-    assert taken(registry, named(path, *shown), 2) == (2, 0, [])
+    assert taken(registry, named(path, *shown), 2, exported=T0 + 2 * HOUR) == (2, 0, [])
     assert (verdict(registry, "P-1"), verdict(registry, "P-2")) == (Verdict.ADMITTED, Verdict.NO_CONSENT)
     assert taken(registry, named(path, *shown), 3) == (0, 2, [])
     registry.check()
@@ -182,7 +210,7 @@ def test_an_end_is_taken_back_only_with_evidence(registry: SiteRegistry, tmp_pat
 def test_a_line_may_turn_out_to_be_of_another_person(registry: SiteRegistry, tmp_path: Path) -> None:
     path = tmp_path / "c.csv"
     taken(registry, named(path, line(1, who="P-8")))
-    assert taken(registry, named(path, line(1, who="P-9")), 1) == (1, 0, [])
+    assert taken(registry, named(path, line(1, who="P-9")), 1, exported=T0 + HOUR) == (1, 0, [])
     assert (verdict(registry, "P-8"), verdict(registry, "P-9")) == (Verdict.NO_CONSENT, Verdict.ADMITTED)
     assert registry.history("P-8")[-1].event.decision is Decision.CORRECT
     registry.check()

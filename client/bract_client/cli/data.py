@@ -1,5 +1,6 @@
 """`bract-site data` and `bract-site consent`: data sets, and what people decided about them."""
 
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +12,7 @@ from bract.digest import digest_file
 from bract.errors import MALFORMED, BractError
 from bract.retention import RetentionRule
 from bract.use import shown
+from bract.value import utc
 from bract.vocabulary.modifiers import Modifier, modifier
 from bract_client.cli.options import AsJson, SiteFolder, now
 from bract_client.home import open_home
@@ -163,11 +165,18 @@ def import_consent(
     fhir: Annotated[
         bool | None, typer.Option("--fhir/--csv", help="What the file is, where its name does not tell.")
     ] = None,
+    exported: Annotated[
+        str | None,
+        typer.Option(
+            help="When its source wrote the CSV file, ISO 8601; without it no line widens what it said before."
+        ),
+    ] = None,
     site: SiteFolder = Path(),
     as_json: AsJson = False,
 ) -> None:
     """Take in people's decisions; a bad line is set aside with its reason, the rest goes in, twice changes nothing."""
-    report = _imported(open_registry(open_home(site)), file, _mapping(mapping), fhir=fhir)
+    written = None if exported is None else utc(exported)
+    report = _imported(open_registry(open_home(site)), file, _mapping(mapping), fhir=fhir, exported=written)
     if as_json:
         console.emit(
             {
@@ -191,7 +200,14 @@ def _mapping(path: Path | None) -> ConsentMapping | None:
     return None if path is None else load_mapping(path)
 
 
-def _imported(registry: SiteRegistry, file: Path, mapping: ConsentMapping | None, *, fhir: bool | None) -> ImportReport:
+def _imported(
+    registry: SiteRegistry,
+    file: Path,
+    mapping: ConsentMapping | None,
+    *,
+    fhir: bool | None,
+    exported: datetime | None = None,
+) -> ImportReport:
     """Take decisions in, with a running count on a terminal."""
     with console.err.status("taking decisions in") as shown:
         return registry.import_consent(
@@ -199,6 +215,7 @@ def _imported(registry: SiteRegistry, file: Path, mapping: ConsentMapping | None
             now(),
             mapping=mapping,
             fhir=fhir,
+            exported=exported,
             progress=lambda count: shown.update(f"taking decisions in: {count:,} lines read"),
         )
 

@@ -115,10 +115,9 @@ def changes(past: Past, subject_no: int, line: Statement, at: datetime) -> list[
     shown = evidence.digest is not None or any(event.evidence.digest is not None for event in events)
     if not shown and any(_lost(one, subject_no, events) for one in wrong):
         return Reason.REFUSAL_STANDS
-    if line.ordered and events:
-        wider = [one for one in wrong if _lost(one, subject_no, events) or _lengthened(one, events)]
-        if any(line.changed is None or line.changed <= one.known.recorded_at for one in wider):
-            return Reason.REPLACED
+    wider = _goes_beyond(past, subject_no, events) or (events and any(_lost(one, subject_no, events) for one in wrong))
+    if past.said and wider and (line.changed is None or line.changed <= past.said[-1].known.recorded_at):
+        return Reason.REPLACED if line.ordered or line.changed is not None else Reason.UNDATED
     said: list[tuple[int, ConsentEvent]] = []
     for event in now.values():
         fits = next((one for one in wrong if one.subject_no == subject_no), None)
@@ -153,16 +152,25 @@ def _lost(one: Said, subject_no: int, events: Iterable[ConsentEvent]) -> bool:
     )
 
 
-def _lengthened(one: Said, events: Iterable[ConsentEvent]) -> bool:
-    """Whether it is a permit with an end that is now said without one, or with a later one."""
-    old, end = one.known.event, ends(one.known.event)
+def _goes_beyond(past: Past, subject_no: int, events: Iterable[ConsentEvent]) -> bool:
+    """Whether a permit is said that is neither within one that stands nor a later decision about the same."""
+    standing = [one.known.event for one in past.standing if one.subject_no == subject_no]
+    return any(
+        event.decision is Decision.PERMIT and not any(_within(event, old) or _later(event, old) for old in standing)
+        for event in events
+    )
+
+
+def _within(event: ConsentEvent, old: ConsentEvent) -> bool:
+    """Whether a permit allows nothing that an older one did not."""
+    end, until = ends(old), ends(event)
     return (
         old.decision is Decision.PERMIT
-        and end is not None
-        and any(
-            event.decision is Decision.PERMIT and _same(event, old) and ((until := ends(event)) is None or until > end)
-            for event in events
-        )
+        and str(event.purpose) == str(old.purpose)
+        and old.dataset in (None, event.dataset)
+        and event.valid_from >= old.valid_from
+        and (end is None or (until is not None and until <= end))
+        and set(old.modifiers) <= set(event.modifiers)
     )
 
 

@@ -4,8 +4,9 @@ A line that its source names (a reference) is found again by that name. Says the
     1. A decision that begins later than what it said about the same purpose is a new one; the old one counts until then.
     2. Otherwise what it said was an error, and what it says now takes its place; of a refusal only with evidence.
     3. A permit that the name has said before, and replaced since, is set aside: an old file brings nobody back.
-    4. Where the source keeps versions (FHIR), a permit takes the place of a refusal, or lasts longer than before, only by a
-       version that was made after we recorded what it replaces: any other may be the older one of the two.
+    4. A permit that takes the place of a refusal, or goes beyond what the name permitted before (longer, from earlier on, for
+       another purpose, data set or person, without a condition), counts only if it was written after we recorded what the name
+       said last: any other may be the older one of the two. FHIR's versions say when; of a CSV file whoever imports it does.
     5. Says it something that cannot be read, what it said before stays; if that permits, the report names the line, as
        somebody has to look.
 A line without a name is known by what it says.
@@ -66,6 +67,7 @@ class ImportVerbs(ConsentVerbs):
         *,
         mapping: ConsentMapping | None = None,
         fhir: bool | None = None,
+        exported: datetime | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> ImportReport:
         """Records the decisions in a file or folder; the same again, in whatever order, changes nothing.
@@ -77,23 +79,29 @@ class ImportVerbs(ConsentVerbs):
             at: now.
             mapping: how to read it; None for our own CSV.
             fhir: whether it is FHIR; None to tell by the name.
+            exported: when a CSV file was written by its source; None if nobody knows (rule 4).
             progress: hears how many lines were read.
 
         Raises:
-            BractError: `bad-record` when the file as a whole cannot be read; `malformed` without the mapping that it needs;
-                `not-installed` for FHIR without its extra. Nothing is recorded then.
+            BractError: `bad-record` when the file as a whole cannot be read; `malformed` without the mapping that it needs, for
+                an export after now or of FHIR, which dates itself; `not-installed` for FHIR without its extra. Nothing is
+                recorded then.
         """
         used = mapping or OURS
+        if exported is not None and exported > at:
+            raise BractError(MALFORMED, "exported: after now")
         if is_fhir(path) if fhir is None else fhir:
             if used.fhir is None:
                 raise BractError(
                     MALFORMED, "FHIR needs a mapping with [fhir]: which of a patient's names is the subject's"
                 )
+            if exported is not None:
+                raise BractError(MALFORMED, "exported: FHIR's resources say themselves when they were changed")
             return self.import_statements(read_fhir(path, used.fhir), FHIR, used.source, at, progress)
         if used.csv is None:
             raise BractError(MALFORMED, "the mapping has no [csv]")
         return self.import_statements(
-            read_consent(path, None if mapping is None else used.csv), CSV, used.source, at, progress
+            read_consent(path, None if mapping is None else used.csv, exported), CSV, used.source, at, progress
         )
 
     def import_statements(

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,13 @@ _NOTICE = 128
 _REMEMBERED = 65_536
 
 
-def read_consent(path: Path, mapping: CsvMapping | None = None) -> Iterator[Statement | Unreadable]:
+def read_consent(
+    path: Path, mapping: CsvMapping | None = None, exported: datetime | None = None
+) -> Iterator[Statement | Unreadable]:
     """Every line as what it says, or why it says nothing that we understand.
 
     Without a mapping the file has our own columns and no others. An empty `valid_to` means no end, an empty `dataset` all
-    data sets, an empty reference that the line is known by its content.
+    data sets, an empty reference that the line is known by its content. All lines were made when the file was exported.
 
     Raises:
         BractError: `bad-record` when the file is missing or lacks a column; `malformed` for a mapping of another form.
@@ -37,7 +40,7 @@ def read_consent(path: Path, mapping: CsvMapping | None = None) -> Iterator[Stat
         raise BractError(MALFORMED, "the mapping has no [csv]")
     columns = used.columns.named()
     needed = columns if mapping else columns[:_OWN_COLUMNS]
-    reader = _Reader(used)
+    reader = _Reader(used, exported)
     for item in lines(path, needed, columns, dialect=used.dialect, others=mapping is not None):
         if isinstance(item, Unreadable):
             yield item
@@ -52,7 +55,8 @@ def read_consent(path: Path, mapping: CsvMapping | None = None) -> Iterator[Stat
 class _Reader:
     """One file's lines by one mapping."""
 
-    def __init__(self, mapping: CsvMapping) -> None:
+    def __init__(self, mapping: CsvMapping, exported: datetime | None) -> None:
+        self._exported = exported
         self._columns: dict[str, str | None] = dict(vars(mapping.columns))
         self._fixed: dict[str, Any] = {**dict(vars(mapping.fixed)), "evidence": None}
         self._words: dict[str, Mapping[str, Any]] = {
@@ -78,9 +82,9 @@ class _Reader:
         if word == ERROR:
             if reference is None:
                 raise BadLine(Reason.BAD_REFERENCE)
-            return Statement(number, None, (), reference, self._evidence(row))
+            return Statement(number, None, (), reference, self._evidence(row), changed=self._exported)
         person = subject(self._text("subject", row))
-        return Statement(number, person, self._events(Decision(word), row), reference)
+        return Statement(number, person, self._events(Decision(word), row), reference, changed=self._exported)
 
     def named(self, row: Mapping[str, str]) -> str | None:
         """The line's own name, None where it has none or it cannot be read."""

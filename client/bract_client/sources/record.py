@@ -42,6 +42,7 @@ class Reason(StrEnum):
     BAD_REFERENCE = "bad-reference"
     SAID_TWICE = "reference-twice"
     REPLACED = "replaced-before"
+    UNDATED = "wider-without-export-date"
     REFUSAL_STANDS = "refusal-without-evidence"
     # of FHIR resources
     NOT_FHIR = "not-a-resource"

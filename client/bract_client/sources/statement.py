@@ -22,7 +22,7 @@ class Statement:
             is known by its content.
         evidence: what shows an error, where there are no events.
         ordered: whether the source keeps versions, so that an older one may come after a newer one.
-        changed: when the source made this version, where it says so.
+        changed: when the source made this version, where it is known: of a resource, or of the whole file.
     """
 
     line: int
