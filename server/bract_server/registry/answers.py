@@ -13,9 +13,9 @@ Rules:
 """
 
 from datetime import datetime, timedelta
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
-from sqlalchemy import bindparam, exists, select
+from sqlalchemy import and_, bindparam, exists, select
 from sqlalchemy.orm import Session
 
 from bract.consent import RULE_DIGEST
@@ -27,6 +27,7 @@ from bract.errors import (
     NO_CLEARANCE,
     NO_RESERVATION,
     OVERSPEND,
+    QUARANTINED,
     STALE_CLEARANCE,
     STATE,
     UNKNOWN_SITE,
@@ -35,10 +36,10 @@ from bract.errors import (
 )
 from bract.plan import CampaignPlan, Place
 from bract.privacy.spec import Mechanism
-from bract.signing import Envelope, parse_envelope, unseal, verify_key
+from bract.signing import Envelope, parse_envelope, unseal
 from bract.update import Clearance, Refusal, Reservation, WithdrawalNotice
 from bract.value import decode
-from bract_server.lifecycle import ROUND, RoundMove, RoundState, TaskMove
+from bract_server.lifecycle import ROUND, TASK, RoundMove, RoundState, TaskMove
 from bract_server.registry import ledger
 from bract_server.registry.campaigns import campaign_row, plan_of
 from bract_server.registry.lineage import snapshot_ref
@@ -54,22 +55,32 @@ from bract_server.registry.models import (
     RoundRow,
     SiteRow,
 )
-from bract_server.registry.quarantine import apart, check_free
-from bract_server.registry.sites import live_site
+from bract_server.registry.quarantine import apart, check_free, is_apart
+from bract_server.registry.sites import site_key
 from bract_server.registry.sources import check_declared
-from bract_server.registry.tasks import move
+from bract_server.registry.tasks import answered
 from bract_server.registry.unit import Store, Unit
 from bract_server.registry.views import RoundAnswers
 
 LONGEST = timedelta(hours=24)
 """A clearance that would live longer is refused: consent is resolved anew every day."""
 
-# Writers wait for each other, so what every answer asks is built once.
+# Writers wait for each other, so what every answer asks is built once, and one statement.
 _ROUND = select(RoundRow).where(RoundRow.campaign == bindparam("of"), RoundRow.number == bindparam("nth"))
-_GIVEN = {
-    table: select(table.digest).where(table.round_id == bindparam("nth"), table.site == bindparam("of"))
-    for table in (ClearanceRow, ReservationRow, RefusalRow)
-}
+_ASKED = (
+    select(
+        RoundRow,
+        CampaignRow,
+        ClearanceRow.digest,
+        ReservationRow.digest,
+        RefusalRow.digest,
+        is_apart(bindparam("by", type_=SiteRow.name.type)),
+    )
+    .join(CampaignRow, CampaignRow.digest == RoundRow.campaign)
+    .where(RoundRow.campaign == bindparam("of"), RoundRow.number == bindparam("nth"))
+)
+for _table in (ClearanceRow, ReservationRow, RefusalRow):
+    _ASKED = _ASKED.outerjoin(_table, and_(_table.round_id == RoundRow.id, _table.site == bindparam("by")))
 
 Answer = TypeVar("Answer", Clearance, Reservation, Refusal)
 
@@ -87,11 +98,12 @@ class Answers(Store):
         """
         with self.writing(at) as unit:
             value = _signed_by(unit.session, site, Clearance, envelope)
-            if _given_before(unit.session, ClearanceRow, value, envelope.name):
+            asked = _asked(unit.session, value)
+            if _given_before(asked.clearance, value, envelope.name):
                 return
-            row, plan = _planned_round(unit.session, value)
-            check_free(unit.session, site)
-            move(unit.session, row, site, TaskMove.CLEAR)
+            row, plan = _planned_round(asked, value)
+            _check_free(asked, site)
+            _move(asked, site, TaskMove.CLEAR)
             _check_clearance(value, plan, at)
             _check_notices(unit.session, value)
             check_declared(unit.session, site, plan, at)
@@ -118,11 +130,12 @@ class Answers(Store):
         """
         with self.writing(at) as unit:
             value = _signed_by(unit.session, site, Reservation, envelope)
-            if _given_before(unit.session, ReservationRow, value, envelope.name):
+            asked = _asked(unit.session, value)
+            if _given_before(asked.reservation, value, envelope.name):
                 return
-            row, plan = _planned_round(unit.session, value)
-            check_free(unit.session, site)
-            move(unit.session, row, site, TaskMove.RESERVE)
+            row, plan = _planned_round(asked, value)
+            _check_free(asked, site)
+            _move(asked, site, TaskMove.RESERVE)
             _check_reservation(value, plan, at)
             ledger.reserve(unit, row.id, value, envelope)
             unit.log("reservation.take", envelope.name, site, campaign=value.campaign, number=value.number)
@@ -135,10 +148,11 @@ class Answers(Store):
         """
         with self.writing(at) as unit:
             value = _signed_by(unit.session, site, Refusal, envelope)
-            if _given_before(unit.session, RefusalRow, value, envelope.name):
+            asked = _asked(unit.session, value)
+            if _given_before(asked.refusal, value, envelope.name):
                 return
-            row, _ = _planned_round(unit.session, value)
-            move(unit.session, row, site, TaskMove.REFUSE)
+            row, _ = _planned_round(asked, value)
+            _move(asked, site, TaskMove.REFUSE)
             if value.code not in CODES:
                 raise BractError(MALFORMED, "code: not one that a refusal may have")
             unit.session.add(
@@ -226,9 +240,13 @@ def round_row(session: Session, campaign: str, number: int) -> RoundRow:
     """
     row = session.scalar(_ROUND, {"of": campaign, "nth": number})
     if row is None:
-        campaign_row(session, campaign)
-        raise BractError(STATE, f"round {number} was never proposed")
+        raise _never_proposed(session, campaign, number)
     return row
+
+
+def _never_proposed(session: Session, campaign: str, number: int) -> BractError:
+    campaign_row(session, campaign)
+    return BractError(STATE, f"round {number} was never proposed")
 
 
 def check_live(session: Session, clearance: ClearanceRow, at: datetime) -> None:
@@ -271,34 +289,55 @@ def given(session: Session, round_id: int, site: str) -> tuple[ClearanceRow | No
 
 def _signed_by(session: Session, site: str, cls: type[Answer], envelope: Envelope) -> Answer:
     """The value inside, if that site signed it about itself (rule 1)."""
-    value = unseal(cls, envelope, verify_key(live_site(session, site).verify_key))
+    value = unseal(cls, envelope, site_key(session, site))
     if value.site != site:
         raise BractError(UNTRUSTED, "a site speaks for itself only")
     return value
 
 
-def _given_before(
-    session: Session,
-    table: type[ClearanceRow] | type[ReservationRow] | type[RefusalRow],
-    value: Clearance | Reservation | Refusal,
-    digest: Digest,
-) -> bool:
+class _Asked(NamedTuple):
+    """What stands of the round that an answer is for, and the digests of what the site gave for it before."""
+
+    round: RoundRow
+    campaign: CampaignRow
+    clearance: str | None
+    reservation: str | None
+    refusal: str | None
+    apart: bool
+
+
+def _asked(session: Session, value: Clearance | Reservation | Refusal) -> _Asked:
+    found = session.execute(_ASKED, {"of": value.campaign, "nth": value.number, "by": value.site}).first()
+    if found is None:
+        raise _never_proposed(session, value.campaign, value.number)
+    return _Asked(*found)
+
+
+def _given_before(before: str | None, value: Clearance | Reservation | Refusal, digest: Digest) -> bool:
     """Whether this very answer was given before (rule 6)."""
-    row = round_row(session, value.campaign, value.number)
-    before = session.scalar(_GIVEN[table], {"nth": row.id, "of": value.site})
-    if before is not None and before != digest:
+    if before not in (None, digest):
         raise BractError(STATE, f"the site gave another {type(value).__name__.lower()} for this round")
     return before is not None
 
 
-def _planned_round(session: Session, value: Clearance | Reservation | Refusal) -> tuple[RoundRow, CampaignPlan]:
+def _planned_round(asked: _Asked, value: Clearance | Reservation | Refusal) -> tuple[RoundRow, CampaignPlan]:
     """The proposed round that an answer is for, and its campaign's plan (rule 2)."""
-    row = round_row(session, value.campaign, value.number)
-    ROUND.after(RoundState(row.state), RoundMove.OPEN, value.number)
-    plan = plan_of(campaign_row(session, value.campaign))
+    ROUND.after(RoundState(asked.round.state), RoundMove.OPEN, value.number)
+    plan = plan_of(asked.campaign)
     if value.site not in {site.name for site in plan.sites}:
         raise BractError(STATE, f"the plan does not name {value.site}")
-    return row, plan
+    return asked.round, plan
+
+
+def _check_free(asked: _Asked, site: str) -> None:
+    if asked.apart:
+        raise BractError(QUARANTINED, site)
+
+
+def _move(asked: _Asked, site: str, event: TaskMove) -> None:
+    """That the site's task may make this move; of a round that is only proposed."""
+    state = answered(asked.refusal is not None, asked.clearance is not None, asked.reservation is not None)
+    TASK.after(state, event, f"of {site} in round {asked.round.number}")
 
 
 def _check_clearance(value: Clearance, plan: CampaignPlan, at: datetime) -> None:

@@ -1,6 +1,7 @@
 """Campaigns: a signed plan, its public initialisation, and a guarded state."""
 
 from datetime import datetime
+from functools import lru_cache
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -113,7 +114,12 @@ def campaign_row(session: Session, digest: str) -> CampaignRow:
 
 def plan_of(row: CampaignRow) -> CampaignPlan:
     """The plan in a campaign's envelope; the hub itself signed it."""
-    return decode(CampaignPlan, parse_envelope(row.envelope).payload)
+    return _plan(row.envelope)
+
+
+@lru_cache(maxsize=64)
+def _plan(envelope: bytes) -> CampaignPlan:
+    return decode(CampaignPlan, parse_envelope(envelope).payload)
 
 
 def _view(row: CampaignRow) -> Campaign:

@@ -15,7 +15,7 @@ from bract.errors import (
     BractError,
 )
 from bract.privacy.spec import Mechanism
-from bract.signing import Envelope, parse_envelope, unseal, verify_key
+from bract.signing import Envelope, parse_envelope, unseal
 from bract.update import Contribution
 from bract.value import decode
 from bract_server.lifecycle import TaskMove
@@ -32,7 +32,7 @@ from bract_server.registry.models import (
     RoundRow,
 )
 from bract_server.registry.quarantine import check_free, is_apart, judge
-from bract_server.registry.sites import live_site
+from bract_server.registry.sites import site_key
 from bract_server.registry.tasks import move
 from bract_server.registry.unit import Store
 from bract_server.registry.views import Accepted
@@ -51,7 +51,7 @@ class Contributions(Store):
                 round already), `quarantined`.
         """
         with self.writing(at) as unit:
-            value = unseal(Contribution, envelope, verify_key(live_site(unit.session, site).verify_key))
+            value = unseal(Contribution, envelope, site_key(unit.session, site))
             check_free(unit.session, site)
             row, reservation = _check_account(unit.session, value, site)
             already = select(ContributionRow.id).where(

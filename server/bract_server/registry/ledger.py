@@ -25,7 +25,7 @@ from bract.errors import NO_RESERVATION, STATE, UNTRUSTED, BractError
 from bract.privacy.accounting import Curve, epsilon_of_curve, rdp_curve
 from bract.privacy.budget import NOTHING, add, charge, give_back
 from bract.privacy.spec import Mechanism
-from bract.signing import Envelope, parse_envelope, unseal, verify_key
+from bract.signing import Envelope, parse_envelope, unseal
 from bract.update import Relinquishment, Reservation
 from bract.value import decode
 from bract_server.accounts import ABORTED, COMMITTED, EXPIRED, RESERVED, Charge, LedgerAccount, Stated, YearSpend
@@ -38,7 +38,7 @@ from bract_server.registry.models import (
     ReservationRow,
     RoundRow,
 )
-from bract_server.registry.sites import live_site
+from bract_server.registry.sites import site_key
 from bract_server.registry.unit import Store, Unit
 
 __all__ = ["Charge", "Ledger", "LedgerAccount", "YearSpend", "commit", "given_back", "live", "reserve"]
@@ -69,7 +69,7 @@ class Ledger(Store):
         """
         with self.writing(at) as unit:
             session = unit.session
-            value = unseal(Relinquishment, envelope, verify_key(live_site(session, site).verify_key))
+            value = unseal(Relinquishment, envelope, site_key(session, site))
             if value.site != site:
                 raise BractError(UNTRUSTED, "a site speaks for itself only")
             row = _named(session, value)

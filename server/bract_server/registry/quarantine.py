@@ -95,8 +95,8 @@ def apart(session: Session) -> frozenset[str]:
     return frozenset(session.scalars(_free().with_only_columns(QuarantineRow.site)))
 
 
-def is_apart(site: InstrumentedAttribute[str]) -> ColumnElement[bool]:
-    """For a query: whether that column's site is set apart now."""
+def is_apart(site: InstrumentedAttribute[str] | ColumnElement[str]) -> ColumnElement[bool]:
+    """For a query: whether that column's site, or that parameter's, is set apart now."""
     return _free().where(QuarantineRow.site == site).exists()
 
 

@@ -2,7 +2,8 @@
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import select, update
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from sqlalchemy import bindparam, select, update
 from sqlalchemy.orm import Session
 
 from bract.digest import Digest
@@ -15,6 +16,9 @@ from bract_server.registry.views import Site
 
 _SEEN_EVERY = timedelta(seconds=5)
 """Calls closer together than this are not told apart: each write costs a disk sync."""
+
+# Everything that a site says is checked with it, while other writers wait.
+_KEY = select(SiteRow.verify_key).where(SiteRow.name == bindparam("of"), SiteRow.revoked_at.is_(None))
 
 
 class Sites(Store):
@@ -115,6 +119,18 @@ class Sites(Store):
         if last is None or at - last >= _SEEN_EVERY:
             with self._engine.begin() as connection:
                 connection.execute(update(SiteRow).where(SiteRow.name == name).values(seen_at=at))
+
+
+def site_key(session: Session, name: str) -> Ed25519PublicKey:
+    """The key of a site whose word counts.
+
+    Raises:
+        BractError: `unknown-site` when there is none or it was revoked.
+    """
+    found = session.scalar(_KEY, {"of": name})
+    if found is None:
+        raise BractError(UNKNOWN_SITE, name)
+    return parse_key(found)
 
 
 def live_site(session: Session, name: str) -> SiteRow:

@@ -1,6 +1,6 @@
 """How far each site is in a round, read from what stands here: answers, places, contributions, receipts."""
 
-from sqlalchemy import exists, select
+from sqlalchemy import Exists, bindparam, exists, select
 from sqlalchemy.orm import Session
 
 from bract_server.lifecycle import TASK, RoundState, TaskMove, TaskState
@@ -23,19 +23,26 @@ _ANSWERS = {
 }
 
 
+def _there(table: type[ClearanceRow | ReservationRow | RefusalRow | ParticipantRow]) -> Exists:
+    return exists().where(table.round_id == bindparam("nth"), table.site == bindparam("of"))
+
+
+_STANDS = select(_there(ParticipantRow), _there(RefusalRow), _there(ClearanceRow), _there(ReservationRow))
+
+
 def task_state(session: Session, row: RoundRow, site: str) -> TaskState:
     """How far the site is in the round."""
-
-    def has(table: type[ClearanceRow | ReservationRow | RefusalRow | ParticipantRow]) -> bool:
-        return bool(session.scalar(select(exists().where(table.round_id == row.id, table.site == site))))
-
-    if has(ParticipantRow):
+    placed, refused, cleared, reserved = session.execute(_STANDS, {"nth": row.id, "of": site}).one()
+    if placed:
         return _placed(session, row, site)
-    if has(RefusalRow):
-        return TaskState.REFUSED
-    if row.state != RoundState.PLANNED:
+    if not refused and row.state != RoundState.PLANNED:
         return TaskState.OUT
-    return _ANSWERS[has(ClearanceRow), has(ReservationRow)]
+    return answered(refused, cleared, reserved)
+
+
+def answered(refused: bool, cleared: bool, reserved: bool) -> TaskState:
+    """How far a site is in a round that is only proposed, by what it gave."""
+    return TaskState.REFUSED if refused else _ANSWERS[cleared, reserved]
 
 
 def move(session: Session, row: RoundRow, site: str, event: TaskMove) -> TaskState:

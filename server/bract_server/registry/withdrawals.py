@@ -14,7 +14,7 @@ from bract.errors import MALFORMED, STATE, UNTRUSTED, BractError
 from bract.model import NodeKind
 from bract.privacy.spec import Mechanism
 from bract.release import ImpactDecision, PersonRole, Remedy
-from bract.signing import Envelope, parse_envelope, unseal, verify_key
+from bract.signing import Envelope, parse_envelope, unseal
 from bract.update import WithdrawalNotice
 from bract.value import decode
 from bract_server.registry.impacts import newest, record
@@ -32,7 +32,7 @@ from bract_server.registry.models import (
     VersionRow,
 )
 from bract_server.registry.persons import actor, known_person, roles_of, signed_by
-from bract_server.registry.sites import live_site
+from bract_server.registry.sites import site_key
 from bract_server.registry.unit import Store, Unit
 from bract_server.registry.views import Decided, Impact, Notice
 from bract_server.withdrawal import Effect, remedies
@@ -57,7 +57,7 @@ class Withdrawals(Store):
         """
         with self.writing(at) as unit:
             session = unit.session
-            value = unseal(WithdrawalNotice, envelope, verify_key(live_site(session, site).verify_key))
+            value = unseal(WithdrawalNotice, envelope, site_key(session, site))
             if value.site != site:
                 raise BractError(UNTRUSTED, "a site speaks for itself only")
             known = select(NoticeRow.digest).where(NoticeRow.site == site, NoticeRow.notice == value.notice)

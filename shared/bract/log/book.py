@@ -11,11 +11,13 @@ Rules of `verify`, each found by its own test:
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from sqlalchemy import Connection, Row, Select, func, select, text
+from sqlalchemy import Connection, Row, Select, and_, bindparam, func, insert, select, text
 from sqlalchemy.orm import Session
+from sqlalchemy.sql.dml import ReturningInsert
 
 from bract.digest import Digest, canonical
 from bract.errors import LOG, STATE, BractError
@@ -65,9 +67,13 @@ def hold(on: Connection | Session, log: LogTables) -> None:
     `append` takes it too. A transaction that also locks rows takes this one first, so that no two can wait in a circle.
     """
     connection = _connection(on)
-    if connection.dialect.name == "postgresql":
-        # Readers go on; SQLite's BEGIN IMMEDIATE already did the same.
-        connection.execute(text(f"LOCK TABLE {log.entry.name} IN EXCLUSIVE MODE"))
+    if connection.dialect.name != "postgresql":
+        return  # BEGIN IMMEDIATE already did the same
+    # A lock taken under a savepoint goes with it, so that it is remembered for the innermost transaction only.
+    mine = connection.get_nested_transaction() or connection.get_transaction()
+    if mine is None or connection.info.get(log.entry) is not mine:
+        connection.execute(text(f"LOCK TABLE {log.entry.name} IN EXCLUSIVE MODE"))  # readers go on
+        connection.info[log.entry] = connection.get_nested_transaction() or connection.get_transaction()
 
 
 def append(
@@ -90,14 +96,29 @@ def append(
     """
     hold(on, log)
     connection = _connection(on)
-    seq = int(connection.scalar(select(func.coalesce(func.max(log.entry.c.seq), 0))) or 0) + 1
     salt, data = new_salt(), canonical(dict(body))
-    row = {"seq": seq, "kind": kind, "at": at, "actor": actor, "about": about, "commitment": commitment(salt, data)}
-    connection.execute(log.entry.insert(), row)
+    row = {"of_kind": kind, "then": at, "by": actor, "of": about, "sealed": commitment(salt, data)}
+    seq = int(connection.execute(_next(log), row).scalar_one())
     connection.execute(log.body.insert(), {"seq": seq, "salt": salt, "body": data})
     if seq % WIDTH == 0:
         shelf.grow(connection, log, seq)
     return seq
+
+
+@lru_cache
+def _last(log: LogTables) -> Select[*tuple[Any, ...]]:
+    """The newest checkpoint."""
+    return select(log.checkpoint).order_by(log.checkpoint.c.size.desc()).limit(1)
+
+
+@lru_cache
+def _next(log: LogTables) -> ReturningInsert[int]:
+    """Adds an entry under the next number and gives that number: one statement, as every writer waits for it."""
+    entry = log.entry
+    told = {"kind": "of_kind", "at": "then", "actor": "by", "about": "of", "commitment": "sealed"}
+    values = [bindparam(parameter, type_=entry.c[name].type) for name, parameter in told.items()]
+    number = select(func.coalesce(func.max(entry.c.seq), 0) + 1, *values)
+    return insert(entry).from_select(["seq", *told], number).returning(entry.c.seq)
 
 
 def erase(
@@ -166,7 +187,7 @@ def checkpoint(on: Connection | Session, log: LogTables, key: Ed25519PrivateKey,
     """
     hold(on, log)
     connection = _connection(on)
-    last = connection.execute(select(log.checkpoint).order_by(log.checkpoint.c.size.desc()).limit(1)).first()
+    last = connection.execute(_last(log)).first()
     edge = Frontier()
     if last is not None:
         before = _opened(last, key.public_key())
@@ -238,21 +259,25 @@ def verify(
 
 def _rows(connection: Connection, log: LogTables, after: int, *, bodies: bool) -> Iterator[Row[*tuple[Any, ...]]]:
     """Entries beyond `after` in order, with salt and body where they are asked for."""
-    place = after
-    while rows := connection.execute(_page(log, place, bodies)).all():
+    place, end = after, after
+    while place == end:  # a page that is not full was the last
+        rows = connection.execute(_page(log, bodies), {"after": place}).all()
         for row in rows:
             place += 1
             if row[0] != place:
                 raise BractError(LOG, f"log entry {place} is missing")
             yield row
+        end += _PAGE
 
 
-def _page(log: LogTables, after: int, bodies: bool) -> Select[*tuple[Any, ...]]:
-    entry = log.entry
+@lru_cache
+def _page(log: LogTables, bodies: bool) -> Select[*tuple[Any, ...]]:
+    entry, after = log.entry, bindparam("after", type_=log.entry.c.seq.type)
     wanted = (entry.c.seq, entry.c.kind, entry.c.at, entry.c.actor, entry.c.about, entry.c.commitment)
     statement: Select[*tuple[Any, ...]] = select(*wanted)
     if bodies:
-        whole = entry.outerjoin(log.body, log.body.c.seq == entry.c.seq)
+        # Said of both sides: else PostgreSQL may read the bodies from the first one on, for every page.
+        whole = entry.outerjoin(log.body, and_(log.body.c.seq == entry.c.seq, log.body.c.seq > after))
         statement = select(*wanted, log.body.c.salt, log.body.c.body).select_from(whole)
     return statement.where(entry.c.seq > after).order_by(entry.c.seq).limit(_PAGE)
 

@@ -64,6 +64,27 @@ def test_an_untouched_log_verifies(engine: Engine) -> None:
         assert book.body(connection, LOG_TABLES, 3) == b'{"n":3}'
 
 
+def test_every_transaction_takes_the_log_s_lock_anew_and_keeps_it_to_its_end(engine: Engine) -> None:
+    if engine.dialect.name != "postgresql":
+        return  # BEGIN IMMEDIATE is the lock
+    held = text("SELECT count(*) FROM pg_locks WHERE mode = 'ExclusiveLock' AND relation = 'log_entry'::regclass")
+    with engine.connect() as connection:  # one of the pool's, for all of them
+        for _ in range(2):
+            with connection.begin():
+                book.hold(connection, LOG_TABLES)
+                book.hold(connection, LOG_TABLES)
+                assert connection.scalar(held) == 1
+            assert connection.scalar(held) == 0
+            connection.rollback()
+        with connection.begin():
+            with connection.begin_nested() as saved:
+                book.hold(connection, LOG_TABLES)
+                saved.rollback()
+            assert connection.scalar(held) == 0
+            book.hold(connection, LOG_TABLES)
+            assert connection.scalar(held) == 1
+
+
 def test_an_empty_log_verifies_and_cannot_be_signed(engine: Engine) -> None:
     assert _verify(engine).entries == 0
     with pytest.raises(BractError) as refusal, engine.begin() as connection:
@@ -259,6 +280,21 @@ def tiled(engine: Engine) -> Engine:
             if number % 100 == 0:
                 book.checkpoint(connection, LOG_TABLES, KEY, "hub", AT)
     return engine
+
+
+def test_what_lies_beyond_the_first_page_is_verified_too(tiled: Engine) -> None:
+    with tiled.begin() as connection:
+        for number in range(TILED + 1, book._PAGE + 1):
+            _append(connection, number)
+    assert _verify(tiled).entries == book._PAGE  # a full page, and nothing behind it
+    with tiled.begin() as connection:
+        assert _append(connection, 0) == book._PAGE + 1
+        book.checkpoint(connection, LOG_TABLES, KEY, "hub", AT)
+    assert _verify(tiled).checkpoint_size == book._PAGE + 1
+    with tiled.begin() as connection:
+        connection.execute(update(B).where(B.c.seq == book._PAGE + 1).values(body=b"{}"))
+    with pytest.raises(BractError, match=f"log entry {book._PAGE + 1} has another body"):
+        _verify(tiled)
 
 
 def test_full_tiles_are_kept_as_entries_come_and_prove_every_entry(tiled: Engine) -> None:
