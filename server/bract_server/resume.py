@@ -110,8 +110,8 @@ class Resumer:
                 log.error("campaign %s: %d runs in a row closed no round", name, newest.tries)
                 self._registry.set_state(name, CampaignState.FAILED, CRASH_LOOP, self._clock())
                 return
-            if self._clock() < newest.opened_at + _PAUSES[newest.tries]:
-                return
+            if timedelta(0) <= self._clock() - newest.opened_at < _PAUSES[newest.tries]:
+                return  # a run that was opened later than now was opened by a clock that has been set back since
         after = None if newest is None else HUB_FAILED if failed else NOT_RUNNING
         run = self._registry.open_run(name, after, failed=failed, at=self._clock())
         self._known[name] = run.epoch

@@ -200,6 +200,18 @@ def test_a_campaign_that_always_crashes_stops_with_a_code_after_growing_pauses(h
     assert hub.world.registry.runs(campaign.digest)[-1].tries == 1
 
 
+def test_a_clock_that_was_set_back_makes_no_campaign_wait_for_the_old_time(hub: Hub) -> None:
+    for _ in range(3):
+        hub.look()
+        crash(hub)
+        hub.now += timedelta(seconds=3)
+    hub.now -= timedelta(days=1)
+    for _ in range(40):  # the longest pause, and a little more
+        hub.look()
+        hub.now += timedelta(milliseconds=500)
+    assert len(hub.alive()) == 1
+
+
 def test_a_hub_that_is_restarted_again_and_again_is_no_failure_of_the_campaign(hub: Hub) -> None:
     for _ in range(3 * MAX_TRIES):
         hub.look()
