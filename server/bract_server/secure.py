@@ -261,21 +261,18 @@ class _Stages:
         return True
 
     def _send(self, stage: Stage, questions: Mapping[str, bytes]) -> dict[str, Place]:
-        """Push to each site its question; the messages' places."""
+        """Push to each site its question, at once to all whose question is the same; the messages' places."""
         hub, pending = self.hub, dict[str, Place]()
         nodes = {node_fingerprint(public_key): node for node, public_key in flower.nodes(hub.grid).items()}
         ttl = (self.plan.deadline - hub.now()).total_seconds() + TTL_SLACK_S
         common = {"plan": self.sealed.to_json(), "campaign": self.campaign.envelope, "stage": stage}
-        for place in self.plan.cohort:
-            if place.site not in questions:
-                continue
-            node = nodes.get(hub.registry.site(place.site).node_fingerprint)
-            payload = {**common, "question": questions[place.site]}
-            sent = (
-                [] if node is None else flower.push(hub.grid, payload, [node], group=str(self.plan.number), ttl_s=ttl)
-            )
-            if any(sent):
-                pending[sent[0]] = place
+        asked = [place for place in self.plan.cohort if place.site in questions]
+        keys = {place: hub.registry.site(place.site).node_fingerprint for place in asked}
+        for question in dict.fromkeys(questions.values()):
+            reached = [one for one in asked if questions[one.site] == question and keys[one] in nodes]
+            payload, ids = {**common, "question": question}, [nodes[keys[one]] for one in reached]
+            messages = flower.push(hub.grid, payload, ids, group=str(self.plan.number), ttl_s=ttl)
+            pending |= {message: one for message, one in zip(messages, reached, strict=False) if message}
         return pending
 
 
