@@ -85,12 +85,13 @@ class Lock:
 
 @dataclass(frozen=True)
 class FullDisk:
-    """The disk of the victim's outbox has no room left for `seconds`."""
+    """There is no room left for `seconds`: on the disk of the victim's outbox, or in the hub's quota of arrays."""
 
     seconds: float
+    whose: str = "site"
 
     def __str__(self) -> str:
-        return "full disk at a site"
+        return "full disk at a site" if self.whose == "site" else "full quota at the hub"
 
 
 Action = Kill | Line | Lock | FullDisk
@@ -155,6 +156,8 @@ SCENARIOS = (
     *(Scenario(Lock("hub", 5.0), phase, Outcome.SAME) for phase in Phase),
     *(Scenario(Lock("site", 5.0), phase, Outcome.QUORUM) for phase in Phase),
     Scenario(FullDisk(8.0), Phase.PROPOSED, Outcome.QUORUM, ci=True),
+    # Nobody's update is taken: the round is given up, what it cost stays spent, and the next one has everybody again.
+    Scenario(FullDisk(5.0, "hub"), Phase.TRAINING, Outcome.SAME),
     # With secure aggregation a site that was asked answers the same again, also to another process of the hub.
     *(
         Scenario(Kill(process), phase, outcome, secure=True)

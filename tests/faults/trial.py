@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from bract.database import open_engine, reading
 from bract.digest import Digest
-from bract.errors import BractError
+from bract.errors import DISK, BractError
 from bract.plan import CampaignPlan
 from bract.privacy.spec import PrivacySpec
 from bract.secure.spec import SecureSpec
@@ -213,7 +213,7 @@ class Bench:
     @contextmanager
     def _stage(self, scenario: Scenario) -> Iterator[None]:
         """A victim whose disk can be filled, where that is the fault."""
-        if not isinstance(scenario.action, FullDisk):
+        if not isinstance(scenario.action, FullDisk) or scenario.action.whose == "hub":
             yield
             return
         self._again(self.world.on_small_disk)
@@ -240,7 +240,7 @@ class Bench:
             case Lock() as action:
                 back = threading.Timer(action.seconds, _locked(self._database(action.whose)))
             case FullDisk() as action:
-                back = threading.Timer(action.seconds, self._filled())
+                back = threading.Timer(action.seconds, self._filled() if action.whose == "site" else self._used_up())
         back.start()
         try:
             yield
@@ -270,12 +270,23 @@ class Bench:
         assert os.statvfs(filler.parent).f_bavail < 16
         return lambda: filler.unlink(missing_ok=True)
 
+    def _used_up(self) -> Callable[[], None]:
+        """Use up the hub's quota of arrays with a file that takes no room; what gives it back."""
+        hub = self.world.hub
+        filler = hub.arrays / f"{'0' * 64}.safetensors"
+        with filler.open("wb") as file:
+            file.truncate(hub.settings().array_quota_bytes)
+        return lambda: filler.unlink(missing_ok=True)
+
     # --- what was promised --------------------------------------------------------------------------------------------
 
     def _check(self, campaign: Campaign, scenario: Scenario) -> None:
         reports = self._committed(campaign)
         assert len(reports) == ROUNDS
         everybody = tuple(sorted(NAMES))
+        if isinstance(scenario.action, FullDisk) and scenario.action.whose == "hub":
+            given_up = [one for one in self.world.registry.rounds(campaign.digest) if one.state == "aborted"]
+            assert all(DISK in one.missing.values() for one in given_up), given_up
         for report in reports:
             assert {*NAMES} - {VICTIM} <= {*report.participants}, "nobody else is left out"
         if scenario.outcome is Outcome.SAME:
