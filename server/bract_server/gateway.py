@@ -1,9 +1,11 @@
 """The gateway process: our gRPC services behind mutual TLS. `python -m bract_server.gateway HUB`."""
 
 import logging
+import math
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,14 +17,17 @@ from bract.logs import start_logging
 from bract_server.arrays import ArrayStore
 from bract_server.home import HubHome, open_home
 from bract_server.hub import open_registry, open_store
+from bract_server.leftovers import discard_leftovers
 from bract_server.registry.store import HubRegistry
 from bract_server.service import HubServer
 
 log = logging.getLogger("bract.gateway")
 
-_SWEEP_EVERY, _STALE = timedelta(minutes=1), timedelta(hours=1)
+_SWEEP_EVERY_S, _STALE = 60.0, timedelta(hours=1)
 """How often uploads that were cut off are looked for, and after what time they are deleted."""
-_LOOK_EVERY_S, _WARN_EVERY = 2.0, timedelta(hours=12)
+_LEFTOVERS_EVERY_S = 600.0
+"""How often whole arrays are looked for that nothing needs; rounds look, too, but a campaign that ended opens none."""
+_LOOK_EVERY_S, _WARN_EVERY_S = 2.0, 12 * 3600.0
 _GRACE_S = 3.0
 """Seconds that calls under way have to end by themselves once the process is asked to; an upload goes on afterwards."""
 
@@ -47,7 +52,7 @@ def main(argv: list[str]) -> int:
         limits=settings.limits,
     )
     server.start()
-    _tend(home, server, lambda: _sweep(store, registry), stop)
+    _tend(home, server, lambda: _sweep(store, registry), lambda: _clear(store, registry), stop)
     server.stop(_GRACE_S)
     return 0
 
@@ -57,19 +62,24 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def _tend(home: HubHome, server: HubServer, sweep: Callable[[], None], stop: threading.Event) -> None:
-    """Until told to stop: sweep, take up a renewed certificate, and warn before the one in use ends."""
-    swept = warned = datetime.min.replace(tzinfo=UTC)
+def _tend(
+    home: HubHome, server: HubServer, sweep: Callable[[], None], clear: Callable[[], None], stop: threading.Event
+) -> None:
+    """Until told to stop: sweep, clear, take up a renewed certificate, and warn before the one in use ends."""
+    swept = cleared = warned = -math.inf
     shown = _stamp(home)
     while not stop.wait(_LOOK_EVERY_S):
-        at = now()
-        if at - swept >= _SWEEP_EVERY:
+        at = time.monotonic()  # a clock that is set back puts nothing off
+        if at - swept >= _SWEEP_EVERY_S:
             swept = at
             sweep()
+        if at - cleared >= _LEFTOVERS_EVERY_S:
+            cleared = at
+            clear()
         if (seen := _stamp(home)) != shown:
             shown = seen
             take_renewed(home, server)
-        if at - warned >= _WARN_EVERY:
+        if at - warned >= _WARN_EVERY_S:
             warned = at
             check = guarded(
                 "certificate", lambda: certificate_file("certificate", home.server_file, now(), "`bract renew`")
@@ -97,6 +107,13 @@ def _sweep(store: ArrayStore, registry: HubRegistry) -> None:
         registry.expire_reservations(now())
     except (BractError, OSError):
         log.exception("old uploads and reservations were not swept")
+
+
+def _clear(store: ArrayStore, registry: HubRegistry) -> None:
+    try:
+        discard_leftovers(registry, store, now())
+    except (BractError, OSError):
+        log.exception("arrays that nothing needs were not deleted")
 
 
 if __name__ == "__main__":

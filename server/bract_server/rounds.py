@@ -5,7 +5,6 @@ comes next. A round that was proposed or running when the hub died is taken up a
 """
 
 import logging
-from datetime import timedelta
 from functools import partial
 
 from bract.errors import QUORUM, STATE, BractError
@@ -14,6 +13,7 @@ from bract.signing import unseal
 from bract_server import secure
 from bract_server.closing import close
 from bract_server.collecting import Post, collect, receive
+from bract_server.leftovers import discard_leftovers
 from bract_server.lifecycle import CampaignState, RoundState
 from bract_server.means import Hub, Stopped
 from bract_server.opening import open_round
@@ -23,8 +23,6 @@ __all__ = ["Hub", "Stopped", "run_campaign", "run_round"]
 
 MAX_ABORTED = 3
 """Rounds in a row that may fail before the campaign stops by itself."""
-
-_STALE = timedelta(hours=1)
 
 log = logging.getLogger("bract.rounds")
 
@@ -52,7 +50,7 @@ def _committed(hub: Hub, campaign: Campaign) -> int:
 
 def run_round(hub: Hub, post: Post, campaign: Campaign) -> bool:
     """One round from proposal to commit; False when it was aborted: for want of a quorum, or because somebody stopped it."""
-    sweep(hub)
+    discard_leftovers(hub.registry, hub.store, hub.now())
     try:
         return _run_round(hub, post, campaign, _begun(hub, campaign))
     except BractError as error:
@@ -90,12 +88,3 @@ def _begun(hub: Hub, campaign: Campaign) -> RoundReport | None:
     """The round that was proposed or running when the hub died, None when there is none."""
     going = (RoundState.PLANNED, RoundState.RUNNING)
     return next((r for r in hub.registry.rounds(campaign.digest) if r.state in going), None)
-
-
-def sweep(hub: Hub) -> None:
-    """Delete updates that came too late, or whose round was never closed.
-
-    What came since the oldest open round was proposed may be for that round, and stays.
-    """
-    before = min(hub.now() - _STALE, hub.registry.oldest_open() or hub.now())
-    hub.discard(hub.store.whole(before))

@@ -1,0 +1,21 @@
+"""Arrays at the hub that nothing needs: updates that came too late, or whose round was never closed."""
+
+from datetime import datetime, timedelta
+
+from bract_server.arrays import ArrayStore
+from bract_server.registry.store import HubRegistry
+
+_STALE = timedelta(hours=1)
+"""What is younger may be about to be registered: a campaign's initial encoder, a version."""
+
+
+def discard_leftovers(registry: HubRegistry, store: ArrayStore, at: datetime) -> None:
+    """Delete them, except what came since the oldest open round was proposed: that may be for this round.
+
+    Raises:
+        BractError: `disk`, and what the registry raises.
+    """
+    before = min(at - _STALE, registry.oldest_open() or at)
+    for one in store.whole(before):
+        if not registry.keeps(one):
+            store.discard(one)
