@@ -8,7 +8,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import Engine, event, select
-from sqlalchemy.orm import ORMExecuteState, Session, with_loader_criteria
+from sqlalchemy.orm import LoaderCriteriaOption, ORMExecuteState, Session, with_loader_criteria
 
 from bract.database import open_engine
 from bract.digest import Digest
@@ -19,6 +19,7 @@ from bract.log.proof import Proof
 from bract.plan import CampaignPlan
 from bract.question import Cite, ProofReference
 from bract.signing import Envelope
+from bract_server.export.known import learnt_by
 from bract_server.home import HubHome
 from bract_server.registry.campaigns import plan_of
 from bract_server.registry.models import LOG, Base, CampaignRow
@@ -82,11 +83,20 @@ class Sight(HubRegistry):
         engine: of `open_engine(…, read_only=True)`.
         key, origin: the hub's.
         site: the site that asks, None for whoever may see all.
+        learnt: edges of lineage that were learnt after this time are left out.
     """
 
-    def __init__(self, engine: Engine, key: Ed25519PrivateKey, origin: str, site: str | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        key: Ed25519PrivateKey,
+        origin: str,
+        site: str | None = None,
+        learnt: datetime | None = None,
+    ) -> None:
         super().__init__(engine, key, origin)
         self.site_asking = site
+        self._learnt = learnt
 
     @property
     def origin(self) -> str:
@@ -116,13 +126,19 @@ class Sight(HubRegistry):
         with super().seeing() as session:
             if self.site_asking is not None:
                 enclose(session, self.site_asking)
+            if self._learnt is not None:
+                event.listen(session, "do_orm_execute", _with(learnt_by(self._learnt)))
             yield session
+
+    def then(self, at: datetime) -> "Sight":
+        """The same, with lineage as it had been learnt by that time."""
+        return Sight(self._engine, self._key, self._origin, self.site_asking, at)
 
     @contextmanager
     def known(self, at: datetime) -> Iterator[Session]:
         """The same, without rows that were not there yet at that time."""
         with self.seeing() as session:
-            event.listen(session, "do_orm_execute", _until(at))
+            event.listen(session, "do_orm_execute", _with(learnt_by(at), *_until(at)))
             yield session
 
     def plans(self, session: Session) -> dict[str, CampaignPlan]:
@@ -139,14 +155,15 @@ def open_sight(home: HubHome, site: str | None = None) -> Sight:
     return Sight(open_engine(home.database_url(), read_only=True), home.signing_key(), home.settings().name, site)
 
 
-def _until(at: datetime) -> Callable[[ORMExecuteState], None]:
-    criteria = []
+def _until(at: datetime) -> Iterator[LoaderCriteriaOption]:
     for mapper in Base.registry.mappers:
         recorded = next((name for name in _TIMES if name in mapper.columns), None)
         if recorded is not None:
             cls = mapper.class_
-            criteria.append(with_loader_criteria(cls, getattr(cls, recorded) <= at, include_aliases=True))
+            yield with_loader_criteria(cls, getattr(cls, recorded) <= at, include_aliases=True)
 
+
+def _with(*criteria: LoaderCriteriaOption) -> Callable[[ORMExecuteState], None]:
     def leave_out(state: ORMExecuteState) -> None:
         if state.is_select:
             state.statement = state.statement.options(*criteria)

@@ -1,15 +1,15 @@
 """The registry as it was known at a time: a session in which later rows are not there.
 
 Rows are never changed, so that what was recorded by then is what was known then; the few state columns are told apart by
-whoever reads them. Nodes and edges of lineage carry no time of their own: `bract.export.facts.cut` keeps those that
-something recorded speaks of.
+whoever reads them. Nodes of lineage carry no time of their own, and of edges only those that were learnt late:
+`bract.export.facts.cut` keeps those that something recorded speaks of.
 """
 
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import event
-from sqlalchemy.orm import ORMExecuteState, Session, with_loader_criteria
+from sqlalchemy.orm import LoaderCriteriaOption, ORMExecuteState, Session, with_loader_criteria
 
 from bract_server.registry.models import (
     ApprovalRow,
@@ -19,6 +19,7 @@ from bract_server.registry.models import (
     ClearanceRow,
     ContributionRow,
     DecisionRow,
+    EdgeRow,
     ImpactRow,
     NoticeRow,
     OutcomeRow,
@@ -55,6 +56,12 @@ _RECORDED: dict[type[Any], str] = {
 """When each kind of row was recorded."""
 
 
+def learnt_by(at: datetime) -> LoaderCriteriaOption:
+    """For a query: without the edges of lineage that were learnt after that time."""
+    known = EdgeRow.learnt_at.is_(None) | (EdgeRow.learnt_at <= at)
+    return with_loader_criteria(EdgeRow, known, include_aliases=True)
+
+
 def as_known(session: Session, at: datetime) -> Session:
     """The session, from now on without what was recorded after that time."""
 
@@ -64,7 +71,8 @@ def as_known(session: Session, at: datetime) -> Session:
                 *(
                     with_loader_criteria(row, getattr(row, column) <= at, include_aliases=True)
                     for row, column in _RECORDED.items()
-                )
+                ),
+                learnt_by(at),
             )
 
     event.listen(session, "do_orm_execute", narrow)

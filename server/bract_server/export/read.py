@@ -1,6 +1,5 @@
 """Facts for an export, read from the registry in one transaction, as they were known at a time."""
 
-import json
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
@@ -11,7 +10,6 @@ from sqlalchemy.orm import Session
 
 from bract.errors import MALFORMED, BractError
 from bract.export.facts import Clearing, Facts, Key, Part, Published, Touch, ancestry, cut
-from bract.log import book
 from bract.log.citing import cited
 from bract.model import Lineage, Node, NodeKind, Relation, Role
 from bract.objectives.certificate import Certificate, certificate
@@ -67,7 +65,7 @@ def read_facts(
         graph = load(session, None if start is None else above([start.id]))
         about = _key(start)
         lineage = cut(told(session, graph, allowances(graph, sources(session, graph))), known_at)
-        lineage = _timely(session, lineage, known_at)
+        lineage = _timely(lineage, known_at)
         if about is not None:
             lineage = ancestry(lineage, about)
         proof, _ = cited(session.connection(), LOG, registry.verify_key, origin, known_at, frozenset())
@@ -86,21 +84,14 @@ def _key(start: NodeRow | None) -> Key | None:
     return None if start is None else (NodeKind(start.kind), start.ref)
 
 
-def _timely(session: Session, lineage: Lineage, at: datetime) -> Lineage:
-    """Without what was learnt later of things that were known: late edges, a data set's terms, how a round ended."""
-    entry = LOG.entry.c
-    wanted = select(entry.seq, entry.about).where(entry.kind == "lineage.relate", entry.at > at)
-    later = set[tuple[str, str]]()
-    for seq, src in session.execute(wanted):
-        body = json.loads(book.body(session, LOG, seq) or b"{}")
-        later.add((src, str(body.get("to"))))
+def _timely(lineage: Lineage, at: datetime) -> Lineage:
+    """Without what was learnt later of things that were known: a data set's terms, how a round ended."""
     ended = {edge.dst for edge in lineage.edges if edge.relation is Relation.GENERATED}
     edges = tuple(
         edge
         for edge in lineage.edges
-        if (edge.role is None or (edge.src, edge.dst) not in later)
         # what a round used was recorded when it ended
-        and (edge.src_kind is not NodeKind.ROUND or edge.src in ended)
+        if edge.src_kind is not NodeKind.ROUND or edge.src in ended
     )
     return replace(lineage, nodes=tuple(_then(node, at, ended) for node in lineage.nodes), edges=edges)
 

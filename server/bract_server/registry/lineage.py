@@ -9,6 +9,7 @@ that were learnt late; those are looked at one by one before they are made (`lin
 """
 
 from collections.abc import Iterable
+from datetime import datetime
 
 from sqlalchemy import CTE, Select, func, select
 from sqlalchemy.orm import Session
@@ -79,19 +80,38 @@ def node(session: Session, kind: str, ref: str) -> int:
     return made
 
 
-def link(session: Session, src: int, relation: Relation, dst: Iterable[int], role: Role | None = None) -> None:
-    """Add edges; one that is there already stays as it is.
+def link(
+    session: Session,
+    src: int,
+    relation: Relation,
+    dst: Iterable[int],
+    role: Role | None = None,
+    learnt_at: datetime | None = None,
+) -> bool:
+    """Add edges, and tell whether any is new; one that is there already stays as it is.
+
+    Args:
+        session: of the caller's transaction.
+        src: the newer node.
+        relation: in the words of PROV.
+        dst: the older ones.
+        role: what they were for.
+        learnt_at: when, for an edge that does not come with `src`.
 
     Raises:
         BractError: `wrong-state` when an edge would close a circle.
     """
     there = set(session.scalars(select(EdgeRow.dst).where(EdgeRow.src == src, EdgeRow.relation == relation)))
-    for older in sorted(set(dst) - there):
+    new = sorted(set(dst) - there)
+    for older in new:
         late = older >= src
         if late and src in _ids(session, above([older])):
             raise BractError(STATE, "the edge would close a circle: what it is to point to descends from it")
-        session.add(EdgeRow(src=src, dst=older, relation=str(relation), role=role and str(role), late=late))
+        session.add(
+            EdgeRow(src=src, dst=older, relation=str(relation), role=role and str(role), late=late, learnt_at=learnt_at)
+        )
         session.flush()
+    return bool(new)
 
 
 def above(nodes: Iterable[int]) -> CTE:

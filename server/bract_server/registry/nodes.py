@@ -103,7 +103,7 @@ class Nodes(Store):
         return ref
 
     def relate(self, src: str, dst: str, role: Role, at: datetime) -> None:
-        """Add an edge between two things that are in lineage already, because it was learnt late.
+        """Add an edge between two things that are in lineage already, because it was learnt late. Again changes nothing.
 
         Whatever notice of withdrawal now touches what descends from `src` lists it.
 
@@ -116,7 +116,8 @@ class Nodes(Store):
             newer, older = find(session, src), find(session, dst)
             if newer.kind in (NodeKind.RELEASE, NodeKind.ROUND) or older.kind not in _FITS.get(role, frozenset()):
                 raise BractError(MALFORMED, f"{role}: a {newer.kind} and a {older.kind} do not fit")
-            link(session, newer.id, _RELATION.get(role, Relation.USED), [older.id], role)
+            if not link(session, newer.id, _RELATION.get(role, Relation.USED), [older.id], role, at):
+                return
             unit.log("lineage.relate", newer.ref, to=older.ref, role=str(role))
             extend(unit, list(session.scalars(select(below([newer.id]).c.id))))
 

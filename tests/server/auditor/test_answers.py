@@ -10,6 +10,7 @@ from bract.digest import Digest
 from bract.disposal.stock import Stocked
 from bract.errors import BUDGET, LOG, UNTRUSTED, BractError
 from bract.log.checkpoint import Checkpoint
+from bract.migrations import migrate
 from bract.model import NodeKind, Role
 from bract.privacy.accounting import epsilon, rounded_up
 from bract.question import Answer, SnapshotAnswer
@@ -19,6 +20,7 @@ from bract.signing import Envelope, sign
 from bract.update import WithdrawalNotice
 from bract.value import digest_value
 from bract.vocabulary.purposes import Purpose
+from bract_server.registry import MIGRATIONS
 from tests.server.auditor.conftest import LATER, Hub
 from tests.server.registry.studio import Studio
 from tests.server.registry.world import AT, MECHANISM, campaign_plan, named
@@ -219,6 +221,32 @@ def _what_it_was_tried_on_and_what_was_overridden(hub: Hub, studio: Studio, vers
     release = hub.ask(6)
     assert release.rows[0]["kind"] == "release" and any("No approval" in note for note in release.notes)
     assert sorted(column(hub.ask(10), "what")) == ["overridden", "overridden by the author"]
+
+
+def test_what_was_learnt_late_is_not_known_before(hub: Hub) -> None:
+    """A fine-tune turns out, a day later, to hold alder's data: question by question, then and now."""
+    world, studio, day = hub.world, Studio(hub.world), timedelta(days=1)
+    campaign = world.start(campaign_plan())
+    world.whole_round(campaign, "alder", "birch")
+    studio.declare(Purpose.FINETUNING)
+    clean = world.registry.latest_version(campaign).value.parent
+    assert clean is not None
+    alder = f"alder/{named('snapshot alder')}"
+    tuned = world.registry.derive(studio.fine_tune(clean, studio.source()), AT)
+    studio.evaluation(tuned, alder)
+    early = [hub.ask(1, of=alder), hub.ask(6, of=tuned), hub.ask(12)]
+    for _ in range(2):  # the second time nothing is learnt
+        world.registry.relate(tuned, alder, Role.TRAINED, AT + day)
+    then = [hub.ask(n, known=AT + day / 2, **of) for n, of in ((1, {"of": alder}), (6, {"of": tuned}), (12, {}))]
+    now = [hub.ask(n, known=AT + day, **of) for n, of in ((1, {"of": alder}), (6, {"of": tuned}), (12, {}))]
+    assert [told.rows for told in then] == [told.rows for told in early]
+    assert tuned not in column(then[0], "model") and tuned in column(now[0], "model")
+    assert alder not in column(then[1], "ref") and alder in column(now[1], "ref")
+    assert [column(told, "overlap") for told in (then[2], now[2])] == [["none found"], ["yes"]]
+    # a registry whose schema did not keep when is dated by its log
+    migrate(world.engine, MIGRATIONS, "0008")
+    migrate(world.engine, MIGRATIONS)
+    assert [hub.ask(6, known=AT + at, of=tuned).rows for at in (day / 2, day)] == [then[1].rows, now[1].rows]
 
 
 def test_what_is_due_and_what_blocks_it(hub: Hub) -> None:

@@ -27,6 +27,7 @@ _ENTRY = {
 
 def ancestry(sight: Sight, when: Moment, arguments: Arguments) -> Draft:
     """Question 6. Takes `of`: a model or release; without it, the newest one."""
+    sight = sight.then(when.known)
     columns = ("depth", "kind", "name", "ref", "at", "comes_from", "plan", "code", "permits", "modifiers", "entry")
     asked = arguments.of or _newest(sight, when)
     if asked is None:
@@ -123,6 +124,7 @@ def _signed_rows(sight: Sight, found: Lineage, when: Moment) -> list[dict[str, A
 def leakage(sight: Sight, when: Moment, arguments: Arguments) -> Draft:
     """Question 12. Takes nothing."""
     columns = ("evaluation", "model", "evaluated_on", "overlap", "check", "at", "entry")
+    sight = sight.then(when.known)
     whole = sight.lineage()
     nodes = {node.ref: node for node in whole.nodes if _known(node, when)}
     above = _Above(whole.edges)
@@ -213,6 +215,7 @@ _WHERE = {
 def completeness(sight: Sight, when: Moment, arguments: Arguments) -> Draft:
     """Question 15. Takes `of`: one model; without it, every fine-tune, student and each campaign's newest version."""
     columns = ("model", "name", "document", "field", "present", "where")
+    sight = sight.then(when.known)
     whole = sight.lineage()
     nodes = {node.ref: node for node in whole.nodes if _known(node, when)}
     chosen = _current(nodes.values()) if arguments.of is None else [_asked(sight.ancestry(arguments.of))]

@@ -50,7 +50,10 @@ class NodeRow(Base):
 
 
 class EdgeRow(Base):
-    """`src` `relation` `dst`, in the words of W3C PROV; `dst` is the older node, or the edge was checked when `late`."""
+    """`src` `relation` `dst`, in the words of W3C PROV; `dst` is the older node, or the edge was checked when `late`.
+
+    `learnt_at` is None for an edge that came with its `src`.
+    """
 
     __tablename__ = "lineage_edge"
     src: Mapped[int] = mapped_column(ForeignKey("lineage_node.id"), primary_key=True)
@@ -58,6 +61,7 @@ class EdgeRow(Base):
     relation: Mapped[str] = mapped_column(CodeText, primary_key=True)
     role: Mapped[str | None] = mapped_column(CodeText)
     late: Mapped[bool] = mapped_column(server_default=false())
+    learnt_at: Mapped[datetime | None]
     __table_args__ = (
         CheckConstraint("src > dst OR (late AND src <> dst)", name="no_circle"),
         CheckConstraint("relation IN ('used', 'wasGeneratedBy', 'wasDerivedFrom')", name="prov"),
