@@ -45,6 +45,7 @@ _LOG = logging.getLogger(__name__)
 
 LONGEST_WAIT_S = 20.0
 _LOOK_EVERY_S = 0.25
+_NO_INTEGER = 1 << 63
 
 _Request = TypeVar("_Request")
 _Reply = TypeVar("_Reply")
@@ -216,14 +217,26 @@ def _parsed(parse: Callable[[bytes], _Request], frame: bytes | None) -> _Request
     """The message in a frame.
 
     Raises:
-        BractError: `malformed` when there is no frame, or another thing in it.
+        BractError: `malformed` when there is no frame, or another thing in it, or a number that no database holds.
     """
     if frame is None:
         raise BractError(MALFORMED, "the call ended before its request")
     try:
-        return parse(frame)
+        found = parse(frame)
     except DecodeError as error:
         raise BractError(MALFORMED, "not a message of this method") from error
+    if isinstance(found, Message):
+        _bounded(found)
+    return found
+
+
+def _bounded(message: Message) -> None:
+    """No number is 2^63 or more: the wire's are unsigned, a database's are not."""
+    for _, value in message.ListFields():
+        if isinstance(value, Message):
+            _bounded(value)
+        elif isinstance(value, int) and value >= _NO_INTEGER:
+            raise BractError(MALFORMED, "a number is 2^63 or more")
 
 
 def _data(frames: _Frames, moved: Callable[[int], None]) -> Iterator[memoryview]:

@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 import pytest
 from cryptography import x509
+from google.protobuf.message import Message
 
 from bract.consent import Purpose
 from bract.digest import Digest, digest
@@ -47,6 +48,7 @@ from bract.wire.chunks import MAX_MESSAGE, pack, pack_header
 from bract.wire.refusals import KEY
 from bract_client.home import SiteHome
 from bract_client.hub import HubClient, connect
+from bract_client.patience import refusals
 from bract_server.limits import Limits
 from bract_server.service import HubServer
 from tests.loopback import Loopback, loopback, now
@@ -214,6 +216,23 @@ def test_receipts_are_those_after_a_number(clinic: HubClient, running: Loopback)
     running.book.issued = [(n, sealed.to_json()) for n in (1, 2, 5)]
     assert [r.number for r in clinic.receipts()] == [1, 2, 5]
     assert [(r.number, r.envelope) for r in clinic.receipts(after=2)] == [(5, sealed)]
+
+
+@pytest.mark.parametrize(
+    ("method", "request_"),
+    [
+        ("Receipts", pb.ReceiptsRequest(after=2**63)),
+        ("Wanted", pb.WantedRequest(campaign=ROUND, number=2**64 - 1)),
+        ("Witness", pb.WitnessRequest(shown=pb.Shown(note=b"n"), remembered=2**63)),
+        ("Witness", pb.WitnessRequest(shown=pb.Shown(note=b"n", old=2**63))),
+    ],
+)
+def test_a_number_that_no_database_holds_is_refused_at_the_door(
+    clinic: HubClient, method: str, request_: Message
+) -> None:
+    with pytest.raises(BractError) as refused, refusals():
+        unary_call(clinic._channel, method)(request_, timeout=5)
+    assert refused.value.code == MALFORMED
 
 
 def test_an_array_travels_there_and_back(clinic: HubClient, running: Loopback, tmp_path: Path) -> None:
