@@ -6,14 +6,18 @@ cosignature would make each log grow because the other did.
 
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, Select, and_, bindparam, func, select
 from sqlalchemy.orm import Session
 
 from bract.errors import MALFORMED, STATE, UNTRUSTED, BractError
 from bract.log import book, shelf
 from bract.log.checkpoint import Checkpoint, root_digest
+from bract.log.entry import LogEntry
+from bract.log.merkle import parse_frontier
 from bract.log.note import (
     Head,
     Note,
@@ -95,12 +99,25 @@ def prove(on: Connection | Session, log: LogTables, key: Ed25519PrivateKey, seq:
         BractError: `wrong-state` when there is no such entry, or it is not signed yet.
     """
     connection = on.connection() if isinstance(on, Session) else on
-    entry, last = shelf.entry_at(connection, log, seq), newest(on, log)
-    if entry is None or last is None or seq > last[0].size:
+    found = connection.execute(_signed_entry(log), {"nth": seq}).first()
+    if found is None:
         raise BractError(STATE, f"there is no signed log entry {seq}")
-    head, envelope = last
-    path = shelf.tree(connection, log, head.size).inclusion(seq - 1)
-    return Proof(entry, path, envelope, note_of(on, log, key, head).to_bytes().decode())
+    *entry, sealed, edge = found
+    envelope = parse_envelope(sealed)
+    head = head_in(decode(Checkpoint, envelope.payload))
+    tree = shelf.tree(connection, log, head.size, peaks=parse_frontier(head.size, edge).peaks, leaf=seq - 1)
+    return Proof(
+        LogEntry(*entry), tree.inclusion(seq - 1), envelope, note_of(connection, log, key, head).to_bytes().decode()
+    )
+
+
+@lru_cache
+def _signed_entry(log: LogTables) -> Select[*tuple[Any, ...]]:
+    """An entry, beside the newest checkpoint if that has it."""
+    e, c = log.entry.c, log.checkpoint.c
+    last = c.size == select(func.max(c.size)).scalar_subquery()
+    wanted = select(e.seq, e.kind, e.at, e.actor, e.about, e.commitment, c.envelope, c.frontier)
+    return wanted.join_from(log.entry, log.checkpoint, and_(last, e.seq <= c.size)).where(e.seq == bindparam("nth"))
 
 
 def show(on: Connection | Session, log: LogTables, key: Ed25519PrivateKey, old: int, head: Head | None = None) -> Shown:

@@ -4,7 +4,10 @@ A tile at the edge is not kept. At level 0 its hashes are those of the last entr
 tiles below; at most 255 rows each.
 """
 
-from sqlalchemy import Connection, func, select
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import Connection, Select, and_, bindparam, case, false, func, or_, select
 
 from bract.errors import LOG, BractError
 from bract.log.entry import LogEntry, entry_data
@@ -51,10 +54,28 @@ def build(connection: Connection, log: LogTables) -> None:
         grow(connection, log, end)
 
 
-def tree(connection: Connection, log: LogTables, size: int) -> TiledTree:
-    """The tree of the first `size` entries, which gives roots and proofs."""
+def tree(
+    connection: Connection,
+    log: LogTables,
+    size: int,
+    *,
+    peaks: tuple[bytes, ...] | None = None,
+    leaf: int | None = None,
+) -> TiledTree:
+    """The tree of the first `size` entries, which gives roots and proofs.
+
+    Args:
+        connection: only read.
+        log: the tables.
+        size: of the tree.
+        peaks: its frontier's; asked for unless given.
+        leaf: whose path (from 0) will be wanted: all of its tiles are read at once.
+    """
+    seen = {} if leaf is None else _around(connection, log, size, leaf)
 
     def read(level: int, number: int) -> bytes:
+        if (level, number) in seen:
+            return seen[level, number]
         width = (size >> (HEIGHT * level)) - number * WIDTH
         if width >= WIDTH:
             t = log.tile.c
@@ -64,9 +85,51 @@ def tree(connection: Connection, log: LogTables, size: int) -> TiledTree:
             return kept
         return b"".join(_edge(connection, log, level, number, max(width, 0)))
 
-    c = log.checkpoint.c
-    edge = connection.scalar(select(c.frontier).where(c.size == size))
-    return TiledTree(size, read, () if edge is None else parse_frontier(size, edge).peaks)
+    if peaks is None:
+        c = log.checkpoint.c
+        edge = connection.scalar(select(c.frontier).where(c.size == size))
+        peaks = () if edge is None else parse_frontier(size, edge).peaks
+    return TiledTree(size, read, peaks)
+
+
+def _around(connection: Connection, log: LogTables, size: int, leaf: int) -> dict[tuple[int, int], bytes]:
+    """The tiles with a leaf's path, by level and number, in one statement; one that is missing is left out.
+
+    The lowest one of a leaf at the edge is left out as well: its hashes are those of entries.
+    """
+    asked, whole, edge = dict[str, int](), list[int](), list[int]()
+    for level in range((size.bit_length() - 1) // HEIGHT + 1):
+        number, width = leaf >> (HEIGHT * (level + 1)), size >> (HEIGHT * level)
+        begin, end = number * WIDTH, min((number + 1) * WIDTH, width)
+        if end - begin == WIDTH:
+            whole.append(level)
+            asked[f"number_{level}"] = number
+        elif level and begin < end:
+            edge.append(level)
+            asked |= {f"begin_{level}": begin, f"end_{level}": end}
+    if not asked:
+        return {}
+    rows = {(row[0], row[1]): row for row in connection.execute(_tiles(log, tuple(whole), tuple(edge)), asked)}
+    seen = {place: bytes(row[3]) for place, row in rows.items() if row[3] is not None}
+    for level in edge:
+        begin, end = asked[f"begin_{level}"], asked[f"end_{level}"]
+        below = [rows[level - 1, one][2] for one in range(begin, end) if (level - 1, one) in rows]
+        if len(below) == end - begin:
+            seen[level, begin // WIDTH] = b"".join(below)
+    return seen
+
+
+@lru_cache
+def _tiles(log: LogTables, whole: tuple[int, ...], edge: tuple[int, ...]) -> Select[*tuple[Any, ...]]:
+    """A full tile of each of these levels with its hashes, and the roots below the partial tile of each of those."""
+    t = log.tile.c
+    full = [and_(t.level == level, t.number == bindparam(f"number_{level}")) for level in whole]
+    below = [
+        and_(t.level == level - 1, t.number >= bindparam(f"begin_{level}"), t.number < bindparam(f"end_{level}"))
+        for level in edge
+    ]
+    hashes = case((or_(false(), *full), t.hashes))
+    return select(t.level, t.number, t.root, hashes).where(or_(*full, *below))
 
 
 def _edge(connection: Connection, log: LogTables, level: int, number: int, width: int) -> list[bytes]:

@@ -16,6 +16,7 @@ from bract.log import book, exchange, schema, shelf
 from bract.log.checkpoint import Checkpoint
 from bract.log.entry import new_salt
 from bract.log.merkle import Frontier, verify_inclusion
+from bract.log.tiles import WIDTH
 from bract.signing import sign, unseal
 
 META = metadata()
@@ -280,6 +281,33 @@ def tiled(engine: Engine) -> Engine:
             if number % 100 == 0:
                 book.checkpoint(connection, LOG_TABLES, KEY, "hub", AT)
     return engine
+
+
+def test_tiles_read_at_once_are_those_read_one_by_one(engine: Engine) -> None:
+    full, size = 300, 300 * WIDTH  # a level above is full once, and at the edge
+    roots = [b"%032d" % number for number in range(full)]
+    rows = [{"level": 0, "number": n, "root": root, "hashes": root[::-1] * WIDTH} for n, root in enumerate(roots)]
+    above = {"level": 1, "number": 0, "root": bytes(32), "hashes": b"".join(roots[:WIDTH])}
+    with engine.begin() as connection:
+        connection.execute(T.insert(), [*rows, above])
+        for leaf in (0, 255, 256, 255 * WIDTH, 256 * WIDTH - 1, 256 * WIDTH, size - 1):
+            one_by_one = shelf.tree(connection, LOG_TABLES, size).inclusion(leaf)
+            assert shelf.tree(connection, LOG_TABLES, size, leaf=leaf).inclusion(leaf) == one_by_one
+        connection.execute(delete(T).where(T.c.level == 0, T.c.number == 299))
+        with pytest.raises(BractError, match="below tile 1 of level 1 is missing"):
+            shelf.tree(connection, LOG_TABLES, size, leaf=0).inclusion(0)
+
+
+def test_every_entry_is_proven_by_the_newest_checkpoint_that_has_it(tiled: Engine) -> None:
+    with tiled.begin() as connection:
+        _append(connection, TILED + 1)
+    with reading(tiled).connect() as connection:
+        for seq in (1, 255, 256, 257, 512, 513, TILED):
+            proof = exchange.prove(connection, LOG_TABLES, KEY, seq)
+            assert proof.entry.about == f"thing-{seq}" and proof.verify(KEY.public_key()).size == TILED
+        for seq in (0, TILED + 1, TILED + 2):
+            with pytest.raises(BractError, match="no signed log entry"):
+                exchange.prove(connection, LOG_TABLES, KEY, seq)
 
 
 def test_what_lies_beyond_the_first_page_is_verified_too(tiled: Engine) -> None:
