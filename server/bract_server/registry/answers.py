@@ -15,7 +15,7 @@ Rules:
 from datetime import datetime, timedelta
 from typing import NamedTuple, TypeVar
 
-from sqlalchemy import and_, bindparam, exists, select
+from sqlalchemy import and_, bindparam, select
 from sqlalchemy.orm import Session
 
 from bract.consent import RULE_DIGEST
@@ -30,43 +30,39 @@ from bract.errors import (
     QUARANTINED,
     STALE_CLEARANCE,
     STATE,
-    UNKNOWN_SITE,
     UNTRUSTED,
     BractError,
 )
-from bract.plan import CampaignPlan, Place
+from bract.plan import CampaignPlan
 from bract.privacy.spec import Mechanism
 from bract.signing import Envelope, parse_envelope, unseal
 from bract.update import Clearance, Refusal, Reservation, WithdrawalNotice
 from bract.value import decode
 from bract_server.lifecycle import ROUND, TASK, RoundMove, RoundState, TaskMove
 from bract_server.registry import ledger
-from bract_server.registry.campaigns import campaign_row, plan_of
+from bract_server.registry.campaigns import plan_of
 from bract_server.registry.lineage import snapshot_ref
 from bract_server.registry.models import (
     CampaignRow,
-    CampaignSiteRow,
     ClearanceRow,
     NoticeRow,
     NoticeSnapshotRow,
     RefusalRow,
     ReservationRow,
-    RevocationRow,
     RoundRow,
     SiteRow,
 )
-from bract_server.registry.quarantine import apart, check_free, is_apart
+from bract_server.registry.places import never_proposed
+from bract_server.registry.quarantine import is_apart
 from bract_server.registry.sites import site_key
 from bract_server.registry.sources import check_declared
 from bract_server.registry.tasks import answered
-from bract_server.registry.unit import Store, Unit
-from bract_server.registry.views import RoundAnswers
+from bract_server.registry.unit import Store
 
 LONGEST = timedelta(hours=24)
 """A clearance that would live longer is refused: consent is resolved anew every day."""
 
 # Writers wait for each other, so what every answer asks is built once, and one statement.
-_ROUND = select(RoundRow).where(RoundRow.campaign == bindparam("of"), RoundRow.number == bindparam("nth"))
 _ASKED = (
     select(
         RoundRow,
@@ -167,47 +163,6 @@ class Answers(Store):
             )
             unit.log("refusal.take", envelope.name, site, campaign=value.campaign, number=value.number, code=value.code)
 
-    def proposals(self, site: str, at: datetime) -> list[tuple[bytes, bytes]]:
-        """Signed `Proposal` and `CampaignPlan` of each round that the site has not answered in full, oldest first."""
-        del at  # a proposal is open until its round is opened or aborted
-        answered = exists().where(RefusalRow.round_id == RoundRow.id, RefusalRow.site == site) | (
-            exists().where(ClearanceRow.round_id == RoundRow.id, ClearanceRow.site == site)
-            & exists().where(ReservationRow.round_id == RoundRow.id, ReservationRow.site == site)
-        )
-        wanted = (
-            select(RoundRow.proposal, CampaignRow.envelope)
-            .join(CampaignRow, CampaignRow.digest == RoundRow.campaign)
-            .join(CampaignSiteRow, CampaignSiteRow.campaign == CampaignRow.digest)
-            .where(CampaignSiteRow.site == site, RoundRow.state == "planned", CampaignRow.state == "running", ~answered)
-            .order_by(RoundRow.id)
-        )
-        with self.seeing() as session:
-            if site in apart(session):
-                return []
-            return [(proposal, envelope) for proposal, envelope in session.execute(wanted)]
-
-    def answers(self, campaign: Digest, number: int, at: datetime) -> RoundAnswers:
-        """How the sites of the plan answered a proposal; an answer that no longer holds counts as a refusal.
-
-        Raises:
-            BractError: `unknown-campaign`; `wrong-state` when there is no such round.
-        """
-        with self.seeing() as session:
-            row = round_row(session, campaign, number)
-            places, refusals, waiting = list[Place](), dict[str, str](), list[str]()
-            plan = plan_of(campaign_row(session, campaign))
-            for site in sorted(s.name for s in plan.sites):
-                try:
-                    place = _place(session, row.id, plan, site, at)
-                except BractError as error:
-                    refusals[site] = error.code
-                    continue
-                if place is None:
-                    waiting.append(site)
-                else:
-                    places.append(place)
-            return RoundAnswers(tuple(places), refusals, tuple(waiting))
-
     def spent(self, site: str, dataset: str) -> tuple[Mechanism, ...]:
         """Every mechanism that the site reserved for a data set and did not give back unused, oldest first."""
         wanted = (
@@ -232,61 +187,6 @@ class Answers(Store):
             return None if sealed is None else decode(Reservation, parse_envelope(sealed).payload).epsilon_cap
 
 
-def round_row(session: Session, campaign: str, number: int) -> RoundRow:
-    """The row of a round.
-
-    Raises:
-        BractError: `unknown-campaign`; `wrong-state` when there is no such round.
-    """
-    row = session.scalar(_ROUND, {"of": campaign, "nth": number})
-    if row is None:
-        raise _never_proposed(session, campaign, number)
-    return row
-
-
-def _never_proposed(session: Session, campaign: str, number: int) -> BractError:
-    campaign_row(session, campaign)
-    return BractError(STATE, f"round {number} was never proposed")
-
-
-def check_live(session: Session, clearance: ClearanceRow, at: datetime) -> None:
-    """The clearance holds now.
-
-    Raises:
-        BractError: `stale-clearance` when it expired or was revoked by a withdrawal.
-    """
-    if clearance.expires_at <= at or session.get(RevocationRow, clearance.id) is not None:
-        raise BractError(STALE_CLEARANCE, clearance.site)
-
-
-def _place(session: Session, round_id: int, plan: CampaignPlan, site: str, at: datetime) -> Place | None:
-    """The site's place in a round as far as its answers go; None while they are not complete."""
-    site_row = session.get(SiteRow, site)
-    if site_row is None or site_row.revoked_at is not None:
-        raise BractError(UNKNOWN_SITE, site)
-    check_free(session, site)
-    refusal = session.scalar(select(RefusalRow).where(RefusalRow.round_id == round_id, RefusalRow.site == site))
-    if refusal is not None:
-        raise BractError(refusal.code, site)
-    check_declared(session, site, plan, at)
-    clearance, reservation = given(session, round_id, site)
-    if clearance is not None:
-        check_live(session, clearance, at)
-    if reservation is not None:
-        ledger.live(session, reservation, at)
-    if clearance is None or reservation is None:
-        return None
-    return Place(site, Digest(clearance.digest), Digest(reservation.digest))
-
-
-def given(session: Session, round_id: int, site: str) -> tuple[ClearanceRow | None, ReservationRow | None]:
-    """What a site gave for a round so far."""
-    return (
-        session.scalar(select(ClearanceRow).where(ClearanceRow.round_id == round_id, ClearanceRow.site == site)),
-        session.scalar(select(ReservationRow).where(ReservationRow.round_id == round_id, ReservationRow.site == site)),
-    )
-
-
 def _signed_by(session: Session, site: str, cls: type[Answer], envelope: Envelope) -> Answer:
     """The value inside, if that site signed it about itself (rule 1)."""
     value = unseal(cls, envelope, site_key(session, site))
@@ -309,7 +209,7 @@ class _Asked(NamedTuple):
 def _asked(session: Session, value: Clearance | Reservation | Refusal) -> _Asked:
     found = session.execute(_ASKED, {"of": value.campaign, "nth": value.number, "by": value.site}).first()
     if found is None:
-        raise _never_proposed(session, value.campaign, value.number)
+        raise never_proposed(session, value.campaign, value.number)
     return _Asked(*found)
 
 
@@ -379,19 +279,3 @@ def within(asked: Mechanism, limit: Mechanism) -> bool:
         and asked.sampling_rate <= limit.sampling_rate
         and asked.steps <= limit.steps
     )
-
-
-def place_rows(unit: Unit, row: RoundRow, plan: CampaignPlan, place: Place) -> tuple[ClearanceRow, ReservationRow]:
-    """The rows behind a place in a round that is being opened: the gate.
-
-    Raises:
-        BractError: `no-clearance`, `no-reservation`, `stale-clearance`, `unknown-site`, `off-purpose`, or the site's own
-            refusal.
-    """
-    clearance, reservation = given(unit.session, row.id, place.site)
-    if clearance is None or clearance.digest != place.clearance:
-        raise BractError(NO_CLEARANCE, place.site)
-    if reservation is None or reservation.digest != place.reservation:
-        raise BractError(NO_RESERVATION, place.site)
-    _place(unit.session, row.id, plan, place.site, unit.at)
-    return clearance, reservation

@@ -21,7 +21,7 @@ from bract.value import decode
 from bract_server.lifecycle import TaskMove
 from bract_server.patience import Patience
 from bract_server.registry import ledger
-from bract_server.registry.answers import round_row, within
+from bract_server.registry.answers import within
 from bract_server.registry.models import (
     ClearanceRow,
     ContributionRow,
@@ -31,6 +31,7 @@ from bract_server.registry.models import (
     RoundPlanRow,
     RoundRow,
 )
+from bract_server.registry.places import round_row
 from bract_server.registry.quarantine import check_free, is_apart, judge
 from bract_server.registry.sites import site_key
 from bract_server.registry.tasks import move

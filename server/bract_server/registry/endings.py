@@ -15,7 +15,6 @@ from bract.model import NodeKind, Relation, Role
 from bract.receipt import EncoderVersion, RoundReceipt
 from bract_server.lifecycle import CAMPAIGN, MOVE_TO, CampaignState, RoundMove, RoundState
 from bract_server.lifecycle import ROUND as ROUND_LIFE
-from bract_server.registry.answers import round_row
 from bract_server.registry.campaigns import campaign_row, named_campaign, plan_of
 from bract_server.registry.contributions import included
 from bract_server.registry.impacts import extend
@@ -30,6 +29,7 @@ from bract_server.registry.models import (
     RoundPlanRow,
     RoundRow,
 )
+from bract_server.registry.places import round_row
 from bract_server.registry.quarantine import apart
 from bract_server.registry.rounds import OPEN
 from bract_server.registry.unit import Store, Unit

@@ -9,8 +9,8 @@ from sqlalchemy.orm import Session
 
 from bract.digest import Digest
 from bract.errors import STATE, BractError
-from bract_server.registry.answers import round_row
 from bract_server.registry.models import InspectionRow
+from bract_server.registry.places import round_row
 from bract_server.registry.rounds import OPEN
 from bract_server.registry.unit import Store
 from bract_server.registry.views import Inspection

@@ -20,7 +20,6 @@ from bract.signing import Envelope, parse_envelope
 from bract.value import decode
 from bract_server.arrays import HEADER_ROOM
 from bract_server.lifecycle import ROUND, RoundMove, RoundState
-from bract_server.registry.answers import place_rows, round_row
 from bract_server.registry.campaigns import campaign_row, plan_of
 from bract_server.registry.models import (
     CampaignRow,
@@ -30,6 +29,7 @@ from bract_server.registry.models import (
     RoundRow,
     VersionRow,
 )
+from bract_server.registry.places import place_rows, round_row
 from bract_server.registry.unit import Store
 
 OPEN = (RoundState.PLANNED, RoundState.RUNNING)

@@ -10,6 +10,7 @@ from bract_server.registry.inspections import Inspections
 from bract_server.registry.ledger import Ledger
 from bract_server.registry.nodes import Nodes
 from bract_server.registry.persons import Persons
+from bract_server.registry.places import Places
 from bract_server.registry.quarantine import Quarantines
 from bract_server.registry.releases import Releases
 from bract_server.registry.retention import RetentionVerbs
@@ -51,6 +52,7 @@ class HubRegistry(
     Runs,
     Quarantines,
     Answers,
+    Places,
     Ledger,
     Rounds,
     Contributions,
