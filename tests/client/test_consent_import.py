@@ -13,15 +13,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine, text
 
-from bract.consent import Decision, Purpose, Verdict
+from bract.consent import Decision, Purpose, Resolution, Verdict, resolve
 from bract.errors import BAD_RECORD, MALFORMED, BractError
-from bract_client.registry import imports
+from bract_client.registry import imports, leavers
 from bract_client.registry.decisions import KnownEvent
 from bract_client.registry.store import SiteRegistry
 from bract_client.sources.consent_csv import read_consent
 from bract_client.sources.consent_mapping import Columns, ConsentMapping, CsvMapping, FhirMapping
 from bract_client.sources.record import Reason, Unreadable
-from tests.client.site_world import HOUR, T0, open_registry
+from tests.client.site_world import HOUR, T0, Person, add_table, open_registry, write_table
 
 DAY = timedelta(days=1)
 SAMPLES = Path(__file__).parent / "sources" / "samples"
@@ -340,6 +340,31 @@ def test_hostile_names_are_only_names_and_are_kept_nowhere(world: tuple[Engine, 
         for table in ("subject", "consent_event", "consent_current", "log_entry", "log_body"):
             kept += repr(connection.execute(text(f"SELECT * FROM {table}")).all())  # noqa: S608 - names of our tables
     assert not [name for name in good if name in kept]
+
+
+def test_many_refusals_do_not_resolve_every_person_for_every_snapshot(
+    registry: SiteRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of who never permitted, and whose permit is over, no snapshot is worked out; who was held is found."""
+    ended = [f"P-{n},ssl-pretraining,permit,2025-01-01T00:00:00Z,2026-01-01T00:00:00Z" for n in range(200)]
+    rows = [Person(f"r{n}", f"P-{n}", ()) for n in range(400)] + [Person("held", "Q-1")]
+    add_table(registry, write_table(tmp_path / "t.parquet", rows))
+    registry.ingest("adult", T0)
+    registry.import_consent(own(tmp_path / "c.csv", ended), T0)
+    held = [registry.freeze("adult", Purpose.PRETRAINING, T0 + hour * HOUR).root for hour in range(1, 6)]
+    asked = list[str]()
+
+    def counted(events: Any, purpose: Purpose, dataset: str, *more: Any) -> Resolution:
+        asked.append(dataset)
+        return resolve(events, purpose, dataset, *more)
+
+    monkeypatch.setattr(leavers, "resolve", counted)
+    refusals = [f"P-{n},ssl-pretraining,deny,2026-01-01T00:00:00Z," for n in range(400)]
+    assert registry.import_consent(own(tmp_path / "c.csv", refusals), T0 + DAY).taken == 400
+    assert not asked and registry.take_notice(T0 + 9 * DAY, HOUR) is None
+    registry.import_consent(own(tmp_path / "c.csv", ["Q-1,ssl-pretraining,deny,2026-01-01T00:00:00Z,"]), T0 + DAY)
+    notice = registry.take_notice(T0 + 9 * DAY, HOUR)
+    assert notice is not None and set(notice.snapshots) == set(held) and len(asked) == len(set(held))
 
 
 def test_a_report_names_lines_up_to_a_limit_and_counts_them_all(

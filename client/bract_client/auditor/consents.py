@@ -13,7 +13,7 @@ from bract.digest import Digest
 from bract.question import Draft, Moment, stamp
 from bract.value import decode
 from bract_client.auditor.sight import Arguments, ClearedRound, SiteSight
-from bract_client.registry import snapshots
+from bract_client.registry import leavers
 from bract_client.registry.members import dataset
 from bract_client.registry.models import Record, SnapshotRow
 from bract_client.registry.resolving import known_at, verdicts
@@ -47,7 +47,7 @@ def person_in_snapshots(sight: SiteSight, when: Moment, arguments: Arguments) ->
     """Question 1. Takes `person`."""
     with sight.seeing() as session:
         number = sight.person(session, arguments.person)
-        held = snapshots.holding(session, number, tuple(Purpose), None)
+        held = leavers.holding(session, number, tuple(Purpose), None)
         rounds: dict[str, list[str]] = {}
         for one in sight.cleared_rounds(session, Arguments(), when.known):
             rounds.setdefault(one.snapshot.root, []).append(f"round {one.number} of {one.campaign}")
@@ -151,7 +151,7 @@ def differing_snapshots(sight: SiteSight, when: Moment, arguments: Arguments, nu
     """The snapshots that question 1, 2 or 7 is about, for the hub: their names, and nothing of whom or how many."""
     with sight.seeing() as session:
         if number == 1:
-            held = snapshots.holding(session, sight.person(session, arguments.person), tuple(Purpose), None)
+            held = leavers.holding(session, sight.person(session, arguments.person), tuple(Purpose), None)
             roots = session.scalars(
                 select(SnapshotRow.root).where(SnapshotRow.root.in_(held), SnapshotRow.at <= when.known)
             )

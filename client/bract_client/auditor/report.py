@@ -14,7 +14,7 @@ from bract.receipt import RoundReceipt
 from bract.signing import parse_envelope
 from bract.value import decode
 from bract_client.auditor.sight import Arguments, SiteSight, prove
-from bract_client.registry import decisions, snapshots
+from bract_client.registry import decisions, leavers
 from bract_client.registry.models import ContributionRow, NoticeOutbox, ReceiptRow, Record, ReservationRow
 from bract_client.registry.questions import Part, spend
 from bract_client.registry.retention_records import ERASED_ID
@@ -35,7 +35,7 @@ def report(sight: SiteSight, person: str, at: datetime) -> dict[str, Any]:
     with sight.seeing() as session:
         number = sight.person(session, person)
         events = decisions.history(session, number)
-        held = snapshots.holding(session, number, tuple(Purpose), None)
+        held = leavers.holding(session, number, tuple(Purpose), None)
         rounds, parts, cites = _rounds(sight, session, held, at)
         data, deleted = _data(session, number)
         left = _notices(session, held)

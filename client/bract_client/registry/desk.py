@@ -14,7 +14,7 @@ from bract.database import reading
 from bract.digest import Digest
 from bract.log import book
 from bract.vocabulary.purposes import uses
-from bract_client.registry import decisions, notices, snapshots, upkeep
+from bract_client.registry import decisions, leavers, notices, upkeep
 from bract_client.registry.keys import SiteKeys
 from bract_client.registry.models import LOG, SnapshotRow
 
@@ -62,7 +62,7 @@ class Desk:
         self._log(session, upkeep.RECORDED, recorded.events[0].source, body, at)
         if session.scalar(select(SnapshotRow.root).limit(1)) is None:
             return ()
-        roots = snapshots.leaving(session, _left(session, recorded))
+        roots = leavers.leaving(session, _left(session, recorded))
         notices.queue(session, roots, at)
         return tuple(sorted(roots))
 

@@ -11,7 +11,7 @@ from bract.digest import Digest
 from bract.privacy.spec import Mechanism
 from bract.signing import Envelope, parse_envelope
 from bract.value import decode
-from bract_client.registry import ledger, snapshots
+from bract_client.registry import leavers, ledger
 from bract_client.registry.imports import ImportVerbs
 from bract_client.registry.models import ClearanceRow, PrivacyAccount, ReceiptRow, ReservationRow, SnapshotRow
 
@@ -100,7 +100,7 @@ class Questions(ImportVerbs):
         """
         row, kept, reserved = ClearanceRow, SnapshotRow, ReservationRow
         with self._read() as session:
-            held = snapshots.holding(session, self._known(session, subject_id), tuple(Purpose), None)
+            held = leavers.holding(session, self._known(session, subject_id), tuple(Purpose), None)
             wanted = (
                 select(row.campaign, row.number, row.snapshot, kept.dataset, reserved.mechanism)
                 .join(kept, kept.root == row.snapshot)

@@ -1,6 +1,6 @@
 """Who is admitted, and the frozen answer: a Merkle root over the admitted records that tells nobody who they are."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from hashlib import sha256
@@ -9,22 +9,20 @@ from typing import Any
 from sqlalchemy import func, insert, null, select
 from sqlalchemy.orm import Session
 
-from bract.consent import Purpose, Verdict, resolve, uncorrected
+from bract.consent import Purpose, Verdict
 from bract.digest import Digest, canonical
 from bract.errors import NO_ADMITTED, STALE_CLEARANCE, BractError
 from bract.log.checkpoint import root_digest
 from bract.log.merkle import root
-from bract.retention import RetentionRule
 from bract.value import decode, plain
 from bract.vocabulary.modifiers import UseContext
 from bract_client.handles import snapshot_salt
 from bract_client.registry import decisions, judged
 from bract_client.registry.keys import SiteKeys
-from bract_client.registry.members import dataset, datasets
+from bract_client.registry.members import dataset
 from bract_client.registry.models import Quarantine, Record, SnapshotRow
 from bract_client.registry.resolving import Judgement, judge, many, next_change
 
-_CHUNK = 500
 _LEAF = b"\x00"  # RFC 9162 §2.1.1, without a call for each of a million
 
 
@@ -180,81 +178,10 @@ def judged_then(session: Session, row: SnapshotRow) -> Judgement:
         Purpose(row.purpose),
         row.dataset,
         row.at,
-        _use(row),
+        use_of(row),
         consent_seq=row.consent_seq,
         name="then",
     )
-
-
-def holding(session: Session, subject_no: int, purposes: Iterable[Purpose], only: str | None) -> set[Digest]:
-    """The snapshots that ever held a record of this subject, for these purposes (and one data set, if given)."""
-    return leaving(session, {(subject_no, only, False): set(purposes)})
-
-
-def leaving(session: Session, asked: Mapping[tuple[int, str | None, bool], Collection[Purpose]]) -> set[Digest]:
-    """The snapshots that somebody leaves.
-
-    A snapshot that one subject leaves is not looked at again for others, so that many cost little more than one.
-
-    Args:
-        session: only read.
-        asked: (subject, data set or None for all, wrongly) to the purposes of the snapshots; `wrongly` means only those
-            that would not have held the subject, had the site known then what it knows now.
-    """
-    by_subject: dict[int, list[tuple[str | None, bool, Collection[Purpose]]]] = {}
-    for (number, only, wrongly), purposes in asked.items():
-        by_subject.setdefault(number, []).append((only, wrongly, purposes))
-    found: set[Digest] = set()
-    snapshots = {row.root: row for row in session.scalars(select(SnapshotRow))}
-    rules: dict[str, RetentionRule] = {one.name: one.retention for one in datasets(session)}
-    numbers = sorted(by_subject)
-    for start in range(0, len(numbers), _CHUNK):
-        left = {root: row for root, row in snapshots.items() if root not in found}
-        if not left:
-            break
-        mine = _records_of(session, numbers[start : start + _CHUNK])
-        events = decisions.histories(session, mine)
-        for number, records in mine.items():
-            for name, row in left.items():
-                if name not in found and any(
-                    _left(row, events[number], records, rules[row.dataset], *one) for one in by_subject[number]
-                ):
-                    found.add(Digest(name))
-    return found
-
-
-def _records_of(session: Session, numbers: Sequence[int]) -> dict[int, list[Record]]:
-    found: dict[int, list[Record]] = {}
-    for record in session.scalars(select(Record).where(Record.subject_no.in_(numbers))):
-        found.setdefault(record.subject_no, []).append(record)
-    return found
-
-
-def _left(
-    row: SnapshotRow,
-    events: Sequence[decisions.KnownEvent],
-    records: Iterable[Record],
-    rule: RetentionRule,
-    only: str | None,
-    wrongly: bool,
-    purposes: Collection[Purpose],
-) -> bool:
-    if only not in (None, row.dataset) or Purpose(row.purpose) not in purposes:
-        return False
-    held = any(
-        record.dataset == row.dataset
-        and record.added_seq <= row.member_seq
-        and (record.removed_seq is None or record.removed_seq > row.member_seq)
-        and not rule.over(record.collected_at, row.at)
-        for record in records
-    )
-    return held and _admitted(events, row, row.consent_seq) and not (wrongly and _admitted(events, row, None))
-
-
-def _admitted(events: Iterable[decisions.KnownEvent], row: SnapshotRow, known: int | None) -> bool:
-    learnt = uncorrected((one.seq, one.event) for one in events if known is None or one.seq <= known)
-    verdict = resolve(learnt, Purpose(row.purpose), row.dataset, row.at, _use(row)).verdict
-    return verdict is Verdict.ADMITTED
 
 
 def row_of(session: Session, snapshot: Digest) -> SnapshotRow:
@@ -272,17 +199,18 @@ def row_of(session: Session, snapshot: Digest) -> SnapshotRow:
 def then(session: Session, row: SnapshotRow, *columns: Any) -> Iterator[Sequence[Any]]:
     """Of every record that the data set had when the snapshot was taken, these columns and its verdict then."""
     before = replace(dataset(session, row.dataset), member_seq=row.member_seq)
-    found = judged.records(session, before, Purpose(row.purpose), row.at, _use(row), row.consent_seq)
+    found = judged.records(session, before, Purpose(row.purpose), row.at, use_of(row), row.consent_seq)
     return judged.raw(session, found.statement.add_columns(*columns, found.verdict))
 
 
 def salt_of(keys: SiteKeys, row: SnapshotRow) -> bytes:
     """The secret salt of a snapshot's leaves."""
-    about = _about(row.dataset, Purpose(row.purpose), row.at, _use(row), row.consent_seq, row.member_seq)
+    about = _about(row.dataset, Purpose(row.purpose), row.at, use_of(row), row.consent_seq, row.member_seq)
     return snapshot_salt(keys.subject, about)
 
 
-def _use(row: SnapshotRow) -> UseContext:
+def use_of(row: SnapshotRow) -> UseContext:
+    """What was known of the use when the snapshot was taken."""
     return UseContext() if row.use is None else decode(UseContext, row.use)
 
 
