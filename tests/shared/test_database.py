@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Column, Engine, Integer, String, Table, insert, select, text, update
+from sqlalchemy import Column, Engine, Integer, String, Table, func, insert, select, text, update
 from sqlalchemy.exc import DBAPIError
 
 from bract.database import (
@@ -16,6 +16,7 @@ from bract.database import (
     Json,
     Utc,
     allow_changes,
+    insert_many,
     lock_row,
     metadata,
     open_engine,
@@ -27,6 +28,7 @@ from bract.migrations import at_head, migrate
 
 META = metadata()
 MOMENT = Table("moment", META, Column("id", Integer, primary_key=True), Column("at", Utc()), Column("data", Json))
+SHORT = Table("short", META, Column("id", Integer, primary_key=True), Column("word", String(5)))
 PURSE = Table("purse", META, Column("id", Integer, primary_key=True), Column("left", Integer), Column("note", String))
 
 
@@ -64,6 +66,35 @@ def test_a_naive_time_is_refused(engine: Engine) -> None:
     with pytest.raises(BractError) as refusal, engine.begin() as connection:
         connection.execute(insert(MOMENT).values(id=1, at=datetime(2026, 1, 1)))  # noqa: DTZ001 (the point)
     assert refusal.value.code == MALFORMED
+
+
+def test_many_rows_at_once_are_those_added_one_by_one(engine: Engine) -> None:
+    noon = datetime(2026, 11, 22, 12, tzinfo=timezone(timedelta(hours=9)))
+    rows = [{"at": None if n % 3 == 0 else noon + timedelta(microseconds=n), "id": n} for n in range(500)]
+    words = [{"id": n, "left": None, "note": text} for n, text in enumerate(["", "a,b", "{x}", "NULL", 'q"\\', None])]
+    with engine.begin() as connection:
+        insert_many(connection, MOMENT, rows)
+        kept = connection.execute(select(MOMENT.c.at, MOMENT.c.id).order_by(MOMENT.c.id)).all()
+        assert kept == [(row["at"], row["id"]) for row in rows]
+        insert_many(connection, PURSE, words)
+        assert [row._asdict() for row in connection.execute(select(PURSE).order_by(PURSE.c.id))] == words
+    for bad in ({"id": 0, "at": noon}, {"id": 501, "at": datetime(2026, 1, 1)}):  # noqa: DTZ001 - what must be refused
+        with pytest.raises((DBAPIError, BractError)), engine.begin() as connection:
+            insert_many(connection, MOMENT, [{"id": 500, "at": noon}, bad])
+    with engine.connect() as connection:
+        assert connection.scalar(select(func.count()).select_from(MOMENT)) == len(rows)
+
+
+def test_a_text_that_is_too_long_is_never_cut(engine: Engine) -> None:
+    row = {"id": 1, "word": "sevenfold"}
+    with engine.begin() as connection:
+        if engine.dialect.name == "sqlite":
+            insert_many(connection, SHORT, [row])
+            assert connection.execute(select(SHORT)).one()._asdict() == row
+        else:
+            with pytest.raises(DBAPIError):
+                insert_many(connection, SHORT, [row])
+            connection.rollback()
 
 
 def test_json_comes_back_as_it_went_in(engine: Engine) -> None:

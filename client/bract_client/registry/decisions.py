@@ -7,19 +7,21 @@ from functools import lru_cache
 from hashlib import sha256
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, insert, select
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
 from bract.consent import Capacity, ConsentEvent, Decision, Evidence, ends, sound
+from bract.database import insert_many
 from bract.digest import Digest
 from bract.errors import MALFORMED, BractError
 from bract.vocabulary.modifiers import Modifier
 from bract.vocabulary.purposes import named
 from bract_client.registry import conditions
 from bract_client.registry.derived import derive
-from bract_client.registry.models import EVERYWHERE, ConsentCondition, ConsentEventRow
+from bract_client.registry.models import EVERYWHERE, Base, ConsentCondition, ConsentEventRow
 
 _CHUNK = 500
+_EVENTS = Base.metadata.tables["consent_event"]
 _EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 _FIRST = (
     "seq",
@@ -102,7 +104,7 @@ def record(session: Session, events: Iterable[NewEvent], at: datetime) -> Record
         _row(new, numbers[modifiers], seq, recorded_at)
         for seq, (new, modifiers) in enumerate(zip(fresh, kept, strict=True), start=before + 1)
     ]
-    session.connection().execute(insert(ConsentEventRow), rows)
+    insert_many(session.connection(), _EVENTS, rows)
     derive(session, before)
     by_number = {number: _text(modifiers) for modifiers, number in numbers.items()}
     hasher = sha256()

@@ -117,22 +117,29 @@ def _ended(session: Session, known: int | None) -> Subquery:
 
 
 def derive(session: Session, after: int) -> None:
-    """Renews the state of every subject that an event beyond `after` is about."""
+    """Renews the state that an event beyond `after` may have changed."""
     event = ConsentEventRow
     fresh = select(event.subject_no).where(event.seq > after)
+    mine, about = [event.subject_no.in_(fresh)], event.seq > after
     if session.scalar(select(event.seq).where(event.seq > after, event.supersedes_seq.is_not(None)).limit(1)):
-        # Only a correction can leave nothing where something stood.
-        keys = select(event.purpose, event.scope, event.subject_no).where(event.subject_no.in_(fresh))
+        # Only a correction can leave nothing where something stood, or change what stands for another purpose or scope.
+        about = event.subject_no.in_(fresh)
+        keys = select(event.purpose, event.scope, event.subject_no).where(about)
         session.execute(_without(ConsentCurrent, keys))
-        uses = (
-            select(PurposeClosure.descendant, event.scope, event.subject_no)
-            .join(PurposeClosure, PurposeClosure.ancestor == event.purpose)
-            .where(event.subject_no.in_(fresh))
-        )
-        session.execute(_without(ConsentEffective, uses))
-    found = standing(session, event.subject_no.in_(fresh))
+        session.execute(_without(ConsentEffective, _uses(about)))
+    else:
+        keys = select(event.purpose, event.scope, event.subject_no).where(about)
+        mine.append(tuple_(event.purpose, event.scope, event.subject_no).in_(keys))
+    found = standing(session, *mine)
     _put(session, ConsentCurrent, select(*(found.c[name] for name in _CURRENT)).where(literal(1) == 1), _CURRENT)
-    _put(session, ConsentEffective, _amounts(fresh), _EFFECTIVE)
+    _put(session, ConsentEffective, _amounts(about), _EFFECTIVE)
+
+
+def _uses(about: ColumnElement[bool]) -> Select[str, str, int]:
+    """(use, scope, subject) of everything that these events may count for."""
+    event, covers = ConsentEventRow, PurposeClosure
+    wanted = select(covers.descendant, event.scope, event.subject_no)
+    return wanted.join(covers, covers.ancestor == event.purpose).where(about)
 
 
 def _without(table: type[ConsentCurrent] | type[ConsentEffective], keys: Any) -> Any:
@@ -146,8 +153,8 @@ def _put(session: Session, table: type[Base], rows: Select[Any], names: tuple[st
     session.execute(statement.on_conflict_do_update(index_elements=list(_KEY), set_=renewed))
 
 
-def _amounts(subjects: Select[Any] | None = None) -> Select[Any]:
-    """What the standing decisions amount to, for each use and scope."""
+def _amounts(about: ColumnElement[bool] | None = None) -> Select[Any]:
+    """What the standing decisions amount to, for each use and scope; only for those that these events may count for."""
     row, covers = ConsentCurrent, PurposeClosure
     permit = row.refusal == 0
     asks = or_(row.condition_no.is_not(None), row.purpose.in_(_STATED))
@@ -171,13 +178,14 @@ def _amounts(subjects: Select[Any] | None = None) -> Select[Any]:
         .where(covers.descendant.in_([use.value for use in Purpose]))
         .group_by(covers.descendant, row.scope, row.subject_no)
     )
-    if subjects is None:
+    if about is None:
         return statement
-    event = ConsentEventRow
-    keys = select(event.purpose, event.scope, event.subject_no).where(event.subject_no.in_(subjects)).distinct()
-    touched = keys.subquery("touched")
-    mine = and_(*(touched.c[name] == getattr(row, name) for name in _KEY))
-    return statement.join(touched, mine)
+    # With the purposes above each use, so that what stands is found by its whole key.
+    above = aliased(PurposeClosure)
+    uses = _uses(about).add_columns(above.ancestor).join(above, above.descendant == covers.descendant)
+    touched = uses.distinct().subquery("touched")
+    mine = (touched.c.ancestor == row.purpose, touched.c.scope == row.scope, touched.c.subject_no == row.subject_no)
+    return statement.join(touched, and_(*mine, touched.c.descendant == covers.descendant))
 
 
 def _flag(condition: ColumnElement[bool]) -> ColumnElement[int]:
