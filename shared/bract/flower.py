@@ -361,13 +361,22 @@ class ClientTask:
     def __init__(self, address: str, token: str) -> None:
         self._client = _runtime(address, None, "flwr-clientapp", RuntimeTokenHttpInterceptor(token))
         self._heartbeat = _Heartbeat(self._client)
-        from flwr.supercore.inflatable.inflatable_utils import pull_and_inflate_object_from_tree  # noqa: PLC0415
+        from flwr.supercore.inflatable.inflatable_utils import (  # noqa: PLC0415
+            ObjectPullError,
+            pull_and_inflate_object_from_tree,
+        )
         from flwr.supernode.runtime import run_clientapp  # noqa: PLC0415
 
         run_clientapp.pull_and_inflate_object_from_tree = functools.partial(  # type: ignore[attr-defined]
             pull_and_inflate_object_from_tree, initial_backoff=_SOON_S
         )
-        self._message, self._context, _, fab = run_clientapp.pull_task_input(self._client)
+        try:
+            self._message, self._context, _, fab = run_clientapp.pull_task_input(self._client)
+        except Exception as error:
+            self._close()  # else its heartbeat would keep a task alive that nobody works on
+            if isinstance(error, ObjectPullError):
+                raise BractError(UNREACHABLE, "the run ended before its message was whole") from error
+            raise
         self.bundle = bytes(fab.content)
         self.stopped = self._heartbeat.stopped
 
@@ -392,8 +401,11 @@ class ClientTask:
         except httpx.HTTPStatusError as error:
             raise BractError(UNREACHABLE, "the run has ended; the answer was not taken") from error
         finally:
-            self._heartbeat.close()
-            self._client.close()
+            self._close()
+
+    def _close(self) -> None:
+        self._heartbeat.close()
+        self._client.close()
 
 
 class ServerTask:
@@ -481,6 +493,34 @@ class Pauses:
             self._next = min(1.25 * self._next, _IDLE_S)
 
 
+def giving_up(pull_and_store: Callable[..., int | None]) -> Callable[..., int | None]:
+    """Flower's taking of a message, which gives a message up whole when its run ends before all of it is here.
+
+    Flower's own lets `RunNotRunningException`, a `BaseException`, past its clearing up: the task stays, and whoever takes
+    it waits two hours for the rest. As an ordinary error the message and its task are given up.
+    """
+
+    def pull(**doors: Any) -> int | None:
+        for name in ("pull_object", "confirm_message_received"):
+            doors[name] = _ordinary(doors[name])
+        return pull_and_store(**doors)
+
+    return pull
+
+
+def _ordinary(call: Callable[..., Any]) -> Callable[..., Any]:
+    from flwr.supercore.run import RunNotRunningException  # noqa: PLC0415
+
+    @functools.wraps(call)
+    def called(*arguments: Any) -> Any:
+        try:
+            return call(*arguments)
+        except RunNotRunningException as error:
+            raise RuntimeError("its run has ended") from error
+
+    return called
+
+
 def become_supernode(arguments: Iterable[str]) -> NoReturn:
     """Be `flower-supernode` with these arguments, until it ends; then the process ends.
 
@@ -493,6 +533,7 @@ def become_supernode(arguments: Iterable[str]) -> NoReturn:
     start_client_internal.pull_objects = functools.partial(  # type: ignore[attr-defined]
         pull_objects, initial_backoff=_SOON_S
     )
+    start_client_internal._pull_and_store_message = giving_up(start_client_internal._pull_and_store_message)
     start_client_internal.time = Pauses(time.sleep)  # type: ignore[assignment, attr-defined]
     fleet_http_connection.make_simple_http_retry_invoker = patient_retries  # type: ignore[attr-defined]
     logging.getLogger("flwr").propagate = False  # it prints for itself; ours would print its debugging, too

@@ -6,23 +6,34 @@ import importlib
 import inspect
 import io
 import itertools
+import threading
 import zipfile
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from flwr.app import Message
+from flwr.app import Message, MessageType
+from flwr.common.constant import Status
+from flwr.supercore.fab import Fab
 from flwr.supercore.inflatable import inflatable_utils
+from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
+from flwr.supercore.inflatable.inflatable_utils import ObjectPullError
+from flwr.supercore.object_store import ObjectStoreFactory
 from flwr.supercore.retry import make_simple_http_retry_invoker
+from flwr.supercore.run import Run, RunNotRunningException
+from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.grid import http_grid
 from flwr.supernode import fleet_http_connection, start_client_internal
+from flwr.supernode.nodestate import NodeStateFactory
 from flwr.supernode.runtime import run_clientapp
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bract import flower
+from bract.errors import UNREACHABLE, BractError
 
 SYMBOLS = {
     "flwr.app": ["ConfigRecord", "Context", "Message", "MessageType", "RecordDict"],
@@ -50,12 +61,17 @@ SYMBOLS = {
     "flwr.supercore.constant": ["TaskType"],
     "flwr.supercore.control": ["ControlHttpClient"],
     "flwr.supercore.fab": ["Fab"],
-    "flwr.supercore.inflatable.inflatable_utils": ["pull_and_inflate_object_from_tree", "pull_objects"],
+    "flwr.supercore.inflatable.inflatable_utils": [
+        "ObjectPullError",
+        "pull_and_inflate_object_from_tree",
+        "pull_objects",
+    ],
     "flwr.supercore.interceptors": [
         "RuntimeTokenHttpInterceptor",
         "RuntimeVersionHttpInterceptor",
         "SuperExecAuthHttpInterceptor",
     ],
+    "flwr.supercore.run": ["RunNotRunningException"],
     "flwr.supercore.retry": ["RetryInvoker", "make_simple_http_retry_invoker"],
     "flwr.supernode": ["fleet_http_connection", "start_client_internal"],
     "flwr.supernode.cli.flower_supernode": ["flower_supernode"],
@@ -153,6 +169,85 @@ def test_the_waits_that_are_shortened_are_where_they_were() -> None:
     assert "pull_and_inflate_object_from_tree" in vars(run_clientapp)
     for function in (inflatable_utils.pull_objects, inflatable_utils.pull_and_inflate_object_from_tree):
         assert "initial_backoff" in inspect.signature(function).parameters
+
+
+@pytest.fixture
+def in_a_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a process of Flower's that works on a task: its messages are of that run."""
+    for name in ("_task_id", "_run_id", "_node_id"):
+        monkeypatch.setattr(TaskIdentity, name, 7)
+
+
+class Node:
+    """Flower's own state of a node, and a hub whose run ends while the node takes its message."""
+
+    def __init__(self, ends_in: str) -> None:
+        self._ends_in = ends_in
+        objects = ObjectStoreFactory()
+        self.state, self._objects = NodeStateFactory(objects).state(), objects.store()
+        self.state.set_node_id(1)
+        self._message = Message(flower._content({"plan": b"x"}), dst_node_id=1, message_type=MessageType.TRAIN)
+        self._message.metadata.__dict__["_message_id"] = self._message.object_id
+
+    def take(self, pull_and_store: Callable[..., int | None]) -> int | None:
+        fab = Fab("", flower.bundle(), {})
+        return pull_and_store(
+            state=self.state,
+            object_store=self._objects,
+            node_config={},
+            receive=lambda: (self._message, get_object_tree(self._message)),
+            get_run=Run.create_empty,
+            get_fab=lambda *_: fab,
+            pull_object=self._pull_object,
+            confirm_message_received=self._confirm,
+            trusted_entities=None,
+        )
+
+    def _pull_object(self, _run_id: int, object_id: str) -> bytes:
+        if self._ends_in == "pull_object":
+            raise RunNotRunningException
+        return get_all_nested_objects(self._message)[object_id].deflate()
+
+    def _confirm(self, _run_id: int, _message_id: str) -> None:
+        if self._ends_in == "confirm_message_received":
+            raise RunNotRunningException
+
+    def waiting(self) -> tuple[int, int]:
+        """Tasks that an executor may take, and messages."""
+        tasks = self.state.get_tasks(statuses=[Status.PENDING])
+        return len(tasks), len(self.state.get_messages_legacy(is_reply=False))
+
+
+@pytest.mark.usefixtures("in_a_task")
+@pytest.mark.parametrize("ends_in", ["pull_object", "confirm_message_received"])
+def test_a_message_whose_run_ends_before_it_is_whole_leaves_no_task_that_holds_the_site(ends_in: str) -> None:
+    node = Node(ends_in)
+    assert node.take(flower.giving_up(start_client_internal._pull_and_store_message)) is None
+    assert node.waiting() == (0, 0)
+    whole = Node("never")
+    assert whole.take(flower.giving_up(start_client_internal._pull_and_store_message)) == 7
+    assert whole.waiting() == (1, 1)
+
+
+@pytest.mark.usefixtures("in_a_task")
+def test_flower_itself_leaves_such_a_task() -> None:
+    """Once it does not, `flower.giving_up` can go."""
+    node = Node("pull_object")
+    assert node.take(start_client_internal._pull_and_store_message) is None
+    assert node.waiting() == (1, 1)
+
+
+def test_a_task_whose_message_never_becomes_whole_is_given_up_with_its_heartbeat(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def gone(_: object) -> None:
+        raise ObjectPullError("an object", "not preregistered")
+
+    monkeypatch.setattr(run_clientapp, "pull_task_input", gone)
+    with pytest.raises(BractError) as refused:
+        flower.ClientTask("127.0.0.1:1", "token")
+    assert refused.value.code == UNREACHABLE
+    assert "heartbeat" not in [thread.name for thread in threading.enumerate()]
 
 
 @pytest.mark.parametrize("trouble", [ValueError("nonsense"), AttributeError("head only"), RecursionError()])
