@@ -146,7 +146,7 @@ def test_an_old_file_brings_no_permit_back_but_refusals_always_count(registry: S
 
 
 def test_an_older_export_never_widens_what_a_line_permits(registry: SiteRegistry, tmp_path: Path) -> None:
-    """Longer, earlier, for another purpose or person, without its condition, or instead of a refusal; never imported before."""
+    """Longer, earlier, or instead of a refusal; never imported before."""
     path = tmp_path / "c.csv"
     newest = [line(1, since="2026-01-01", until="2026-04-01"), line(2, "deny", form=FORM)]
     assert taken(registry, named(path, *newest), 1) == (2, 0, [])
@@ -154,8 +154,6 @@ def test_an_older_export_never_widens_what_a_line_permits(registry: SiteRegistry
         line(1, since="2026-01-01"),
         line(1, since="2026-01-01", until="2029-01-01"),
         line(1, since="2025-12-01", until="2026-04-01"),
-        line(1, since="2026-01-01", until="2026-04-01", who="P-9"),
-        line(1, since="2026-01-01", until="2026-04-01").replace("evaluation", "distillation"),
         line(2, form=FORM),
     )
     for said in older:
@@ -171,6 +169,95 @@ def test_an_older_export_never_widens_what_a_line_permits(registry: SiteRegistry
         taken(registry, path, 6, exported=T0 + 7 * HOUR)
     assert refused.value.code == MALFORMED
     registry.check()
+
+
+def test_an_older_export_brings_nothing_back_from_before_a_later_decision(
+    registry: SiteRegistry, tmp_path: Path
+) -> None:
+    """The name permitted without an end, then anew from June to December; its words of March lie between the two."""
+    path = tmp_path / "c.csv"
+    assert taken(registry, named(path, line(1)), 1) == (1, 0, [])
+    assert taken(registry, named(path, line(1, since="2026-06-01", until="2026-12-31")), 2) == (1, 0, [])
+    assert verdict(registry, "P-1") is Verdict.EXPIRED
+    between = line(1, since="2026-03-01")
+    assert taken(registry, named(path, between), 3) == (0, 0, [Reason.UNDATED])
+    assert taken(registry, path, 4, exported=T0 + HOUR) == (0, 0, [Reason.REPLACED])
+    assert verdict(registry, "P-1") is Verdict.EXPIRED
+    assert verdict(registry, "P-1", 200) is Verdict.ADMITTED
+
+
+@pytest.mark.parametrize(("of", "purpose"), [("P-9", "evaluation"), ("P-8", "distillation")])
+def test_what_a_line_permits_no_more_ends_at_once_and_what_it_permits_instead_waits_for_a_date(
+    registry: SiteRegistry, tmp_path: Path, of: str, purpose: str
+) -> None:
+    path = tmp_path / "c.csv"
+    taken(registry, named(path, line(1, who="P-8")))
+    said = line(1, who=of).replace("evaluation", purpose)
+    for hours in (1, 2):
+        assert taken(registry, named(path, said), hours) == (0, 0, [Reason.UNDATED])
+        assert verdict(registry, "P-8") is Verdict.NO_CONSENT
+        assert verdict(registry, of, purpose=Purpose(purpose)) is Verdict.NO_CONSENT
+        assert len(registry.history("P-8")) == 2, "the second time changes nothing"
+    assert taken(registry, path, 4, exported=T0 + 3 * HOUR) == (1, 0, [])
+    assert verdict(registry, of, purpose=Purpose(purpose)) is Verdict.ADMITTED
+    registry.check()
+
+
+def test_a_refusal_counts_beside_a_permit_that_does_not(registry: SiteRegistry, tmp_path: Path) -> None:
+    path = tmp_path / "c.ndjson"
+    assert taken(registry, fhir(path, consent("P-1", "c1", meta={"versionId": "1"}))) == (1, 0, [])
+    codes = {use: [{"system": "urn:bract:purpose", "code": use}] for use in ("evaluation", "distillation")}
+    both = {
+        "type": "permit",
+        "purpose": [*codes["distillation"], *codes["evaluation"]],
+        "provision": [{"type": "deny", "purpose": codes["evaluation"]}],
+    }
+    for hours in (1, 2):
+        assert taken(registry, fhir(path, consent("P-1", "c1", provision=both)), hours) == (0, 0, [Reason.REPLACED])
+        assert verdict(registry, "P-1") is Verdict.DENIED
+        assert verdict(registry, "P-1", purpose=Purpose.DISTILLATION) is Verdict.NO_CONSENT
+    after = {"lastUpdated": (T0 + 3 * HOUR).isoformat()}
+    assert taken(registry, fhir(path, consent("P-1", "c1", provision=both, meta=after)), 4) == (1, 0, [])
+    assert verdict(registry, "P-1") is Verdict.DENIED
+    assert verdict(registry, "P-1", purpose=Purpose.DISTILLATION) is Verdict.ADMITTED
+    registry.check()
+
+
+SAYINGS = st.builds(
+    lambda how, until, who, use: line(1, how, "2026-01-01", until, who=who).replace("evaluation", use),
+    st.sampled_from(["permit", "permit", "deny"]),
+    st.sampled_from(["", "2026-06-01", "2027-06-01"]),
+    st.sampled_from(["P-1", "P-2"]),
+    st.sampled_from(["evaluation", "distillation"]),
+)
+
+
+@given(st.lists(SAYINGS, min_size=2, max_size=5))
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_without_a_date_nothing_but_less_is_permitted(
+    tmp_path_factory: pytest.TempPathFactory, said: list[str]
+) -> None:
+    """Whatever a line of one beginning says, one after the other; and what it refuses is refused."""
+    tmp_path = tmp_path_factory.mktemp("said")
+    engine, registry = open_registry(f"sqlite:///{tmp_path}/registry.db")
+    known = [line(n, who=f"P-{n - 7}").replace("evaluation", Purpose.PRETRAINING) for n in (8, 9)]
+    taken(registry, named(tmp_path / "c.csv", *known))
+    before: set[tuple[str, Purpose, int]] | None = None
+    for hours, row in enumerate(said):
+        taken(registry, named(tmp_path / "c.csv", row), hours)
+        admitted = {
+            (who, use, days)
+            for who in ("P-1", "P-2")
+            for use in (Purpose.EVALUATION, Purpose.DISTILLATION)
+            for days in (30, 300, 800)
+            if verdict(registry, who, days, use) is Verdict.ADMITTED
+        }
+        assert before is None or admitted <= before
+        who, use, how = row.split(",")[:3]
+        assert how != "deny" or not [one for one in admitted if one[:2] == (who, Purpose(use)) and one[2] == 30]
+        before = admitted
+    registry.check()
+    engine.dispose()
 
 
 def test_a_refusal_is_taken_back_only_with_evidence(registry: SiteRegistry, tmp_path: Path) -> None:

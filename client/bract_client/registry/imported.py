@@ -11,12 +11,13 @@ from datetime import datetime
 from sqlalchemy.orm import Session
 
 from bract.consent import REFUSALS, ConsentEvent, Decision, Evidence, ends
+from bract.vocabulary.modifiers import Modifier
 from bract_client.registry import conditions, decisions
 from bract_client.registry.decisions import KnownEvent
 from bract_client.sources.record import Reason
 from bract_client.sources.statement import Statement
 
-Content = tuple[object, ...]
+Content = tuple[int, str, Decision, datetime, datetime | None, str | None, tuple[Modifier, ...]]
 
 
 @dataclass(frozen=True)
@@ -91,41 +92,103 @@ def pasts(session: Session, form: str, bases: Iterable[str]) -> dict[str, Past]:
     return {base: Past(tuple(sorted(said, key=lambda one: one.known.seq))) for base, said in found.items()}
 
 
-def changes(past: Past, subject_no: int, line: Statement, at: datetime) -> list[tuple[int, ConsentEvent]] | Reason:
-    """What to record when a line says something else than before (rules in `imports`), or why that is not done.
+@dataclass(frozen=True)
+class Change:
+    """What to record of a line that says something else than before.
+
+    Attributes:
+        events: pairs of a subject's number and an event.
+        aside: why not all that it says is recorded; None if it is.
+    """
+
+    events: tuple[tuple[int, ConsentEvent], ...]
+    aside: Reason | None = None
+
+
+def changes(past: Past, subject_no: int, line: Statement, at: datetime) -> Change:
+    """What to record when a line says something else than before (rules in `imports`).
 
     Args:
         past: what it said before.
         subject_no: whom it is about now.
         line: what it says now; no events if what it said was an error.
         at: now.
-
-    Returns:
-        Pairs of a subject's number and an event.
     """
-    events, evidence = line.events, line.evidence
-    now = {content(subject_no, event): event for event in events}
-    if any(event.decision is Decision.PERMIT for event in events) and frozenset(now) in past.generations:
-        return Reason.REPLACED
+    now = {content(subject_no, event): event for event in line.events}
+    permits = [key for key, event in now.items() if event.decision is Decision.PERMIT]
+    if permits and frozenset(now) in past.generations:
+        return Change((), Reason.REPLACED)
     wrong = [
         one
         for one in past.standing
-        if one.subject_no != subject_no or not any(_later(event, one.known.event) for event in events)
+        if one.subject_no != subject_no or not any(_later(event, one.known.event) for event in line.events)
     ]
-    shown = evidence.digest is not None or any(event.evidence.digest is not None for event in events)
-    if not shown and any(_lost(one, subject_no, events) for one in wrong):
-        return Reason.REFUSAL_STANDS
-    wider = _goes_beyond(past, subject_no, events) or (events and any(_lost(one, subject_no, events) for one in wrong))
-    if past.said and wider and (line.changed is None or line.changed <= past.said[-1].known.recorded_at):
-        return Reason.REPLACED if line.ordered or line.changed is not None else Reason.UNDATED
-    said: list[tuple[int, ConsentEvent]] = []
-    for event in now.values():
-        fits = next((one for one in wrong if one.subject_no == subject_no), None)
+    lost = [one for one in wrong if _lost(one, subject_no, line.events)]
+    older = bool(past.said) and (line.changed is None or line.changed <= past.said[-1].known.recorded_at)
+    if lost and not _shown(line):
+        return _narrowed(past, now, wrong, lost, permits, line.evidence, at, Reason.REFUSAL_STANDS)
+    beyond = [key for key in permits if older and _goes_beyond(past, wrong, subject_no, now[key])]
+    kept = lost if older and line.events else []
+    if beyond or kept:
+        undated = line.changed is None and not line.ordered
+        aside = Reason.UNDATED if undated else Reason.REPLACED
+        return _narrowed(past, now, wrong, kept, beyond, line.evidence, at, aside)
+    return Change(_replaced(now, wrong, line.evidence, at))
+
+
+def _narrowed(
+    past: Past,
+    now: dict[Content, ConsentEvent],
+    wrong: Iterable[Said],
+    kept: Iterable[Said],
+    left_out: Iterable[Content],
+    evidence: Evidence,
+    at: datetime,
+    aside: Reason,
+) -> Change:
+    """Of what a line says only what takes something away: nothing is permitted then that it does not say now as before.
+
+    Args:
+        past: what it said before.
+        now: what it says now.
+        wrong: what stands and would be replaced.
+        kept: of these the refusals and ends that stay.
+        left_out: the permits in `now` that do not count.
+        evidence: the line's.
+        at: now.
+        aside: why.
+    """
+    left_out, kept = list(left_out), list(kept)
+    standing = {_of(one) for one in past.standing}
+    less = {key: event for key, event in now.items() if key not in left_out and key not in standing}
+    within = [
+        one for one in wrong if any(key[0] == one.subject_no and _within(one.known.event, now[key]) for key in left_out)
+    ]
+    gone = [one for one in wrong if one not in kept and one not in within and _of(one) not in now]
+    return Change(_replaced(less, gone, evidence, at), aside)
+
+
+def _replaced(
+    now: dict[Content, ConsentEvent], wrong: Iterable[Said], evidence: Evidence, at: datetime
+) -> tuple[tuple[int, ConsentEvent], ...]:
+    """The events, each in the place of one that was wrong about the same person if any is left; the others are corrected."""
+    left, said = list(wrong), list[tuple[int, ConsentEvent]]()
+    for (subject_no, *_), event in now.items():
+        fits = next((one for one in left if one.subject_no == subject_no), None)
         if fits is not None:
-            wrong.remove(fits)
+            left.remove(fits)
         said.append((subject_no, replace(event, supersedes=None if fits is None else fits.known.seq)))
-    said.extend((one.subject_no, _correction(one, evidence, at)) for one in wrong)
-    return said
+    said.extend((one.subject_no, _correction(one, evidence, at)) for one in left)
+    return tuple(said)
+
+
+def _of(one: Said) -> Content:
+    return content(one.subject_no, one.known.event)
+
+
+def _shown(line: Statement) -> bool:
+    """Whether something is named that shows it."""
+    return line.evidence.digest is not None or any(event.evidence.digest is not None for event in line.events)
 
 
 def _correction(one: Said, evidence: Evidence, at: datetime) -> ConsentEvent:
@@ -152,12 +215,13 @@ def _lost(one: Said, subject_no: int, events: Iterable[ConsentEvent]) -> bool:
     )
 
 
-def _goes_beyond(past: Past, subject_no: int, events: Iterable[ConsentEvent]) -> bool:
-    """Whether a permit is said that is neither within one that stands nor a later decision about the same."""
+def _goes_beyond(past: Past, wrong: Iterable[Said], subject_no: int, event: ConsentEvent) -> bool:
+    """Whether a permit is neither within one that stands nor later than it, or goes beyond one that it would replace."""
     standing = [one.known.event for one in past.standing if one.subject_no == subject_no]
-    return any(
-        event.decision is Decision.PERMIT and not any(_within(event, old) or _later(event, old) for old in standing)
-        for event in events
+    replaced = [one.known.event for one in wrong if one.subject_no == subject_no and _same(event, one.known.event)]
+    return not (
+        any(_within(event, old) or _later(event, old) for old in standing)
+        and all(_within(event, old) for old in replaced if old.decision is Decision.PERMIT)
     )
 
 

@@ -7,6 +7,8 @@ A line that its source names (a reference) is found again by that name. Says the
     4. A permit that takes the place of a refusal, or goes beyond what the name permitted before (longer, from earlier on, for
        another purpose, data set or person, without a condition), counts only if it was written after we recorded what the name
        said last: any other may be the older one of the two. FHIR's versions say when; of a CSV file whoever imports it does.
+       Until then only that counts of which both tell: what else the line says (refusals, ends, shorter permits) is recorded,
+       and what it permitted before and does not any more is taken back. The report counts the line as set aside.
     5. Says it something that cannot be read, what it said before stays; if that permits, the report names the line, as
        somebody has to look.
 A line without a name is known by what it says.
@@ -154,7 +156,7 @@ class ImportVerbs(ConsentVerbs):
         named = {line.reference: self._base(line.reference, origin) for line in lines if line.reference is not None}
         before = pasts(session, form, named.values())
         here: dict[str, frozenset[Content]] = {}
-        told: list[list[NewEvent]] = []
+        told, less = list[list[NewEvent]](), list[NewEvent]()
         for line in lines:
             number = numbers.get(line.subject_id or "", 0)
             if line.reference is None:
@@ -168,23 +170,26 @@ class ImportVerbs(ConsentVerbs):
             elif tally.again(base):
                 tally.aside([Unreadable(line.line, Reason.SAID_TWICE)])
                 tally.doubt([line.line] if past.permits else [])
-            elif isinstance(changed := changes(past, number, line, at), Reason):
-                tally.aside([Unreadable(line.line, changed)])
             else:
                 here[base] = now
-                generation = len(past.generations)
-                told.append(
-                    [
-                        NewEvent(subject_no, event, form, name_of(base, generation, place))
-                        for place, (subject_no, event) in enumerate(changed)
-                    ]
-                )
+                change, generation = changes(past, number, line, at), len(past.generations)
+                events = [
+                    NewEvent(subject_no, event, form, name_of(base, generation, place))
+                    for place, (subject_no, event) in enumerate(change.events)
+                ]
+                if change.aside is None:
+                    told.append(events)
+                else:
+                    tally.aside([Unreadable(line.line, change.aside)])
+                    less += events
             tally.seen.add(_mark(base))
-        self._record(session, told, at, tally)
+        self._record(session, told, less, at, tally)
 
-    def _record(self, session: Session, told: list[list[NewEvent]], at: datetime, tally: "_Tally") -> None:
-        """Adds what is new, and counts the lines that brought something."""
-        recorded = decisions.record(session, [event for events in told for event in events], at)
+    def _record(
+        self, session: Session, told: list[list[NewEvent]], less: list[NewEvent], at: datetime, tally: "_Tally"
+    ) -> None:
+        """Adds what is new, and counts the lines that brought something; `less` is of lines that are counted as set aside."""
+        recorded = decisions.record(session, [*(event for events in told for event in events), *less], at)
         fresh: set[str] = set()
         if recorded is not None:
             self._decided(session, recorded, at)
