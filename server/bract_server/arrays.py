@@ -140,8 +140,12 @@ class ArrayStore:
 
     def whole(self, before: datetime) -> tuple[Digest, ...]:
         """The arrays that have been here since before then."""
-        stems = [p.stem for p in self._folder.glob("*.safetensors") if p.stat().st_mtime < before.timestamp()]
-        return tuple(parse_digest(f"sha256:{stem}") for stem in sorted(stems))
+        stems = list[str]()
+        for path in sorted(self._folder.glob("*.safetensors")):
+            with suppress(FileNotFoundError):  # another process may delete it meanwhile
+                if path.stat().st_mtime < before.timestamp():
+                    stems.append(path.stem)
+        return tuple(parse_digest(f"sha256:{stem}") for stem in stems)
 
     def _part(self, digest: Digest) -> Path:
         return self._incoming / f"{parse_digest(digest).removeprefix('sha256:')}.part"

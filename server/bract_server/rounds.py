@@ -50,7 +50,10 @@ def _committed(hub: Hub, campaign: Campaign) -> int:
 
 def run_round(hub: Hub, post: Post, campaign: Campaign) -> bool:
     """One round from proposal to commit; False when it was aborted: for want of a quorum, or because somebody stopped it."""
-    discard_leftovers(hub.registry, hub.store, hub.now())
+    try:
+        discard_leftovers(hub.registry, hub.store, hub.now())
+    except BractError as error:
+        log.warning("what nothing needs stays for now: %s", error)
     try:
         return _run_round(hub, post, campaign, _begun(hub, campaign))
     except BractError as error:

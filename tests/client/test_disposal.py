@@ -1,5 +1,6 @@
 """What is over its time leaves the site's disk and registry, with a receipt; what fails stays due and is told."""
 
+import itertools
 import json
 import os
 import shutil
@@ -49,7 +50,7 @@ from bract_client.sources.location import FilesLocation, ImagesLocation
 from tests.client.site_world import SIGNING, T0, Person, add_table, open_registry, write_table
 from tests.small_disk import on_small_disk
 
-DAY = timedelta(days=1)
+DAY, SECOND = timedelta(days=1), timedelta(seconds=1)
 LATER = T0 + 60 * DAY
 OLD, NEW = "2025-04-01T00:00:00+00:00", "2026-02-20T00:00:00+00:00"
 CANARY = "KANARIENVOGEL"
@@ -280,7 +281,7 @@ def test_a_hold_blocks_the_deletion_and_not_the_exclusion(ward: Ward) -> None:
     ward.registry.ingest("adult", T0)
     snapshot = ward.registry.freeze("adult", Purpose.PRETRAINING, T0)
     held = LegalHold("case-1", Selector(subjects=ward.registry.subject_numbers(["P-0"])), "inquiry", "Ana", "Ben", T0)
-    ward.registry.place_hold(held, T0)
+    ward.registry.place_hold(held, lambda: T0)
     assert [one.record_no for one in ward.registry.usable(snapshot.root, LATER)] == [3]
     assert ward.registry.admission("adult", Purpose.PRETRAINING, LATER).admitted_records == 1
     report = ward.dispose()
@@ -355,7 +356,7 @@ def test_a_hold_that_comes_between_two_tries_lets_the_object_go(here: Ward) -> N
     disposal.take_stock(here.home, here.registry, LATER)
     (task,) = job.tasks_of(here.registry.due(LATER, LATER), "Ana", sources=False)
     here.registry.claim_disposal(task, (), LATER)
-    here.registry.place_hold(LegalHold("case", Selector(), "inquiry", "Ana", "Ben", LATER), LATER)
+    here.registry.place_hold(LegalHold("case", Selector(), "inquiry", "Ana", "Ben", LATER), lambda: LATER)
     report = here.dispose(LATER + DAY)
     assert (report.deleted, report.failed, report.blocked) == (0, 0, 1)
     assert path.exists()
@@ -369,7 +370,7 @@ def test_a_hold_placed_after_the_due_list_was_read_is_seen_by_the_claim(ward: Wa
     ward.policy(ObjectKind.SCRATCH, "P30D")
     disposal.take_stock(ward.home, ward.registry, LATER)
     (task,) = job.tasks_of(ward.registry.due(LATER, LATER), "Ana", sources=False)
-    ward.registry.place_hold(LegalHold("case", Selector(), "inquiry", "Ana", "Ben", LATER), LATER)
+    ward.registry.place_hold(LegalHold("case", Selector(), "inquiry", "Ana", "Ben", LATER), lambda: LATER)
     assert ward.registry.claim_disposal(task, (), LATER).id == 0
     assert ward.registry.disposal_tasks() == ()
 
@@ -381,23 +382,31 @@ def test_a_hold_comes_before_a_claim_or_after_its_deletion_and_never_between(war
     ward.policy(ObjectKind.SCRATCH, "P30D")
     hold, placing = LegalHold("case", Selector(), "inquiry", "Ana", "Ben", LATER), list[threading.Thread]()
 
+    ticks, deleted_at = itertools.count(), list[datetime]()
+
+    def clock() -> datetime:
+        return LATER + next(ticks) * SECOND
+
     class Slow(Files):
         def delete(self, task: Task, at: datetime) -> Outcome:
             if not placing:
-                placing.append(threading.Thread(target=ward.registry.place_hold, args=(hold, LATER)))
+                placing.append(threading.Thread(target=ward.registry.place_hold, args=(hold, clock)))
                 placing[0].start()
                 placing[0].join(0.5)
                 assert placing[0].is_alive() and not ward.registry.legal_holds()
             outcome = super().delete(task, at)
+            deleted_at.append(clock())
             assert not ward.registry.legal_holds(), "what is held now was claimed before"
             return outcome
 
     folder = ward.home.outbox
     stock = [Stocked(ObjectKind.SCRATCH, path.name, T0, T0) for path in sorted(folder.iterdir())]
     slow = Slow([ObjectKind.SCRATCH], lambda: stock, lambda _, name: [folder / name])
-    report = job.dispose(ward.registry, [slow], lambda: LATER)
+    report = job.dispose(ward.registry, [slow], clock)
     placing[0].join()
     assert (report.deleted, report.failed) == (1, 0) and len(list(folder.iterdir())) == 1
+    (placed,) = ward.registry.legal_holds()
+    assert placed.placed_at == placed.hold.from_at > deleted_at[0], "not before what it waited for was deleted"
     assert [placed.hold.name for placed in ward.registry.legal_holds()] == ["case"]
     assert ward.dispose(LATER + DAY).deleted == 0
     with ward.engine.connect() as connection:

@@ -210,7 +210,7 @@ def test_a_hold_on_a_campaign_holds_its_files(here: Hub) -> None:
     here.policy(ObjectKind.CHECKPOINT, "P30D", scope=one)
     hold = LegalHold("case", Selector(scopes=(one,)), "inquiry", "Ana", "Ben", AT)
     here.world.registry.set_state("heart", "completed", "", AT)
-    here.world.registry.place_hold(hold, AT)
+    here.world.registry.place_hold(hold, lambda: AT)
     assert (here.dispose().deleted, path.exists()) == (0, True)
     here.world.registry.lift_hold("case", "Ana", "Ben", "over", LATER)
     assert (here.dispose(LATER + DAY).deleted, path.exists()) == (1, False)

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from bract.arrays import write_arrays
 from bract.database import open_engine
 from bract.digest import Digest
+from bract.retention import LegalHold, Selector
 from bract.supervisor import environment, python
 from bract_server import home as homes
 from bract_server.arrays import ArrayStore
@@ -59,6 +60,18 @@ def test_only_what_is_old_and_of_no_open_round_goes(world: World, tmp_path: Path
     world.registry.set_state("heart", "stopped", "", AT)
     discard_leftovers(world.registry, store, AT + 5.5 * HOUR)
     assert set(store.whole(AT + 9 * HOUR)) == {later} and before != during
+
+
+def test_what_is_held_stays_until_it_is_lifted(world: World, tmp_path: Path) -> None:
+    store = ArrayStore(tmp_path / "arrays", 1 << 20, 1 << 30)
+    old, other = adopted(store, AT), adopted(store, AT)
+    hold = LegalHold("case", Selector(objects=(old,)), "inquiry", "Ana", "Ben", AT)
+    world.registry.place_hold(hold, lambda: AT)
+    discard_leftovers(world.registry, store, AT + 2 * HOUR)
+    assert store.whole(AT + 9 * HOUR) == (old,) and other != old
+    world.registry.lift_hold("case", "Ana", "Ben", "over", AT + 3 * HOUR)
+    discard_leftovers(world.registry, store, AT + 4 * HOUR)
+    assert store.whole(AT + 9 * HOUR) == ()
 
 
 def test_the_hub_deletes_leftovers_though_no_campaign_runs(tmp_path: Path) -> None:

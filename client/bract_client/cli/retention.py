@@ -176,7 +176,7 @@ def place(
     as_json: AsJson = False,
 ) -> None:
     """Forbid the deletion of whatever all given options select; it stays out of use all the same."""
-    registry, at = open_registry(open_home(site)), now()
+    registry = open_registry(open_home(site))
     selector = Selector(
         tuple(on or ()),
         tuple(of or ()),
@@ -184,7 +184,7 @@ def place(
         subjects=registry.subject_numbers(subject or []),
     )
     to_at = shown.moment(until) if until else None
-    registry.place_hold(LegalHold(name, selector, matter, by, approved_by, at, to_at), at)
+    registry.place_hold(LegalHold(name, selector, matter, by, approved_by, now(), to_at), now)
     if as_json:
         console.emit({"hold": name})
         return

@@ -59,6 +59,10 @@ class Placed:
     lifted_at: datetime | None
     lifted_by: str | None
 
+    def in_force(self, at: datetime) -> bool:
+        """Whether it holds then."""
+        return self.hold.in_force(at) and (self.lifted_at is None or at < self.lifted_at)
+
 
 @dataclass(frozen=True)
 class Decided:

@@ -148,11 +148,7 @@ def rules(
         for one in book.bindings(session, tables)
         if one.policy in newest and one.bound_at <= at and (one.ended_at is None or at < one.ended_at)
     ]
-    holds = tuple(
-        one.hold
-        for one in book.holds(session, tables)
-        if one.hold.in_force(at) and (one.lifted_at is None or at < one.lifted_at)
-    )
+    holds = tuple(one.hold for one in book.holds(session, tables) if one.in_force(at))
     decided = {one.terms: one.way for one in book.decisions(session, tables) if one.at <= at}
     events: dict[str, dict[Trigger, datetime]] = {}
     for trigger, scope, came_at in book.events(session, tables):

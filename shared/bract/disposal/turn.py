@@ -43,8 +43,9 @@ def _advisory(engine: Engine) -> Iterator[None]:
 def _files(database: Path) -> Iterator[None]:
     """Two locks beside the database: who waits for the second holds the first, so that nobody else is next."""
     with _beside(database, "next") as first, _beside(database, "deleting") as second:
-        _lock(first)
-        _lock(second)
+        until = time.monotonic() + BUSY_S
+        _lock(first, until)
+        _lock(second, until)
         fcntl.flock(first, fcntl.LOCK_UN)
         yield
 
@@ -56,8 +57,7 @@ def _beside(database: Path, name: str) -> IO[str]:
         raise BractError(DISK, "no lock beside the registry") from error
 
 
-def _lock(file: IO[str]) -> None:
-    until = time.monotonic() + BUSY_S
+def _lock(file: IO[str], until: float) -> None:
     while True:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -131,14 +131,18 @@ class Retention(ABC):
         with self.retention_pen(at) as pen:
             book.tell_event(pen, trigger, scope, came_at, by)
 
-    def place_hold(self, hold: LegalHold, at: datetime) -> None:
+    def place_hold(self, hold: LegalHold, clock: Callable[[], datetime]) -> None:
         """See `bract.disposal.book.place_hold`. A deletion that is under way ends first, and none begins meanwhile.
+
+        The hold is placed, and holds, from when that has ended: what was deleted before was not held.
 
         Raises:
             BractError: also `concurrent` when that deletion takes too long; nothing is placed then.
         """
-        with self.deleting(), self.retention_pen(at) as pen:
-            book.place_hold(pen, hold)
+        with self.deleting():
+            at = clock()
+            with self.retention_pen(at) as pen:
+                book.place_hold(pen, replace(hold, from_at=max(hold.from_at, at)))
 
     def lift_hold(self, name: str, by: str, approved_by: str, why: str, at: datetime) -> None:
         """See `bract.disposal.book.lift_hold`."""

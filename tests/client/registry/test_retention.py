@@ -121,7 +121,7 @@ def test_a_due_list_names_numbers_and_says_what_blocks(registry: SiteRegistry) -
     bound(registry, policy("keep", ceiling="P1Y"))
     registry.reserve(digest(b"c"), 1, "adult", Mechanism(1.0, 0.1, 1), T0, 90 * DAY)
     registry.begin_training(digest(b"c"), 1, T0)
-    registry.place_hold(HOLD, T0)
+    registry.place_hold(HOLD, lambda: T0)
     (line,) = registry.due(LATER, LATER)
     assert (line.kind, line.object, line.scopes, line.state) == (ObjectKind.RECORD, "1", ("adult",), State.BLOCKED)
     assert {one.kind for one in line.blockers} == {Obstacle.HOLD, Obstacle.ROUND}
@@ -133,9 +133,9 @@ def test_a_due_list_names_numbers_and_says_what_blocks(registry: SiteRegistry) -
 
 def test_a_hold_takes_two_persons_and_so_does_its_end(here: SiteRegistry) -> None:
     alone = LegalHold("case-2", Selector(), "inquiry", "Ana", "ANA", T0)
-    assert refused(here.place_hold, alone, T0) == SAME_PERSON
-    here.place_hold(HOLD, T0)
-    assert refused(here.place_hold, HOLD, T0) == ALREADY_EXISTS
+    assert refused(here.place_hold, alone, lambda: T0) == SAME_PERSON
+    here.place_hold(HOLD, lambda: T0)
+    assert refused(here.place_hold, HOLD, lambda: T0) == ALREADY_EXISTS
     assert refused(here.lift_hold, "case-1", "Ben", "ben", "over", T0) == SAME_PERSON
     assert refused(here.lift_hold, "case-9", "Ben", "Ana", "over", T0) == STATE
     here.lift_hold("case-1", "Ben", "Ana", "over", T0)
@@ -233,7 +233,7 @@ FORBIDDEN = [
 def test_what_was_laid_down_cannot_be_changed(store: tuple[Engine, SiteRegistry]) -> None:
     engine, registry = store
     bound(registry, policy("short", ceiling="P1Y"), policy("long", floor="P10Y"))
-    registry.place_hold(HOLD, T0)
+    registry.place_hold(HOLD, lambda: T0)
     registry.tell_event(Trigger.STUDY_END, "adult", T0 - DAY, "Ana", T0)
     (conflict,) = registry.conflicts(LATER)
     registry.decide_conflict(conflict.terms, Way.KEEP, "Ana", "law", LATER)

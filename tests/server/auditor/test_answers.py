@@ -262,7 +262,7 @@ def test_what_is_due_and_what_blocks_it(hub: Hub) -> None:
     hold = LegalHold("suit-7", Selector((kind,)), "case 7", "Ana", "Bo", AT, None)
     (free,) = hub.ask(4).rows
     assert (free["object"], free["state"], free["blocked_by"]) == ("state.bin", "due", [])
-    registry.place_hold(hold, AT)
+    registry.place_hold(hold, lambda: AT)
     (held,) = hub.ask(4).rows
     assert held["state"] == "blocked" and "suit-7" in held["blocked_by"][0]
     assert hub.ask(4, valid=AT - timedelta(days=5)).rows == ()
