@@ -23,6 +23,8 @@ __all__ = ["Hub", "Stopped", "run_campaign", "run_round"]
 
 MAX_ABORTED = 3
 """Rounds in a row that may fail before the campaign stops by itself."""
+_PAUSES_S = (2.0, 10.0)
+"""Waits after the first and the second of them: what troubles sites for a moment must not cost each of them three rounds."""
 
 log = logging.getLogger("bract.rounds")
 
@@ -42,6 +44,8 @@ def run_campaign(hub: Hub, name: str) -> None:
         aborted = 0 if run_round(hub, post, campaign) else aborted + 1
         if aborted == MAX_ABORTED:
             raise BractError(QUORUM, f"{aborted} rounds in a row had fewer than {campaign.plan.quorum} sites")
+        if aborted and hub.wait(_PAUSES_S[aborted - 1]):
+            raise Stopped
 
 
 def _committed(hub: Hub, campaign: Campaign) -> int:

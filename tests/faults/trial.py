@@ -271,12 +271,20 @@ class Bench:
         return lambda: filler.unlink(missing_ok=True)
 
     def _used_up(self) -> Callable[[], None]:
-        """Use up the hub's quota of arrays with a file that takes no room; what gives it back."""
-        hub = self.world.hub
-        filler = hub.arrays / f"{'0' * 64}.safetensors"
+        """Use up the hub's quota of arrays with a file that takes no room; what gives it back, once something was refused."""
+        hub, said = self.world.hub, f"refused: {DISK}"
+        log, filler = hub.logs / "gateway.log", hub.arrays / f"{'0' * 64}.safetensors"
+        before = log.read_text().count(said)
         with filler.open("wb") as file:
             file.truncate(hub.settings().array_quota_bytes)
-        return lambda: filler.unlink(missing_ok=True)
+
+        def give_back() -> None:
+            try:
+                eventually(lambda: log.read_text().count(said) > before, 60, "the hub refuses an update", every_s=0.02)
+            finally:
+                filler.unlink(missing_ok=True)
+
+        return give_back
 
     # --- what was promised --------------------------------------------------------------------------------------------
 
@@ -286,7 +294,7 @@ class Bench:
         everybody = tuple(sorted(NAMES))
         if isinstance(scenario.action, FullDisk) and scenario.action.whose == "hub":
             given_up = [one for one in self.world.registry.rounds(campaign.digest) if one.state == "aborted"]
-            assert all(DISK in one.missing.values() for one in given_up), given_up
+            assert given_up and all(DISK in one.missing.values() for one in given_up), given_up
         for report in reports:
             assert {*NAMES} - {VICTIM} <= {*report.participants}, "nobody else is left out"
         if scenario.outcome is Outcome.SAME:
