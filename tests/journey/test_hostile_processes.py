@@ -10,6 +10,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -128,25 +129,30 @@ def test_images_are_pretrained_over_real_processes(world: World) -> None:
 
 
 def test_a_bundle_that_ships_its_own_client_is_refused_by_every_site_and_runs_nowhere(world: World) -> None:
-    world.plan("evil", deadline_s=30.0)
-    marker = world.folder / "evil-ran"
-    home, registry = open_home(world.hub), open_registry(open_home(world.hub))
-    from datetime import UTC, datetime
-
-    with operator(home) as door:
-        # before the launcher starts one of its own
-        door.start({"campaign": "evil", "epoch": "1"}, evil_bundle(marker))
-        registry.set_state("evil", "running", "", datetime.now(UTC))
-        registry.open_run("evil", None, failed=False, at=datetime.now(UTC))
-    eventually(lambda: registry.campaign("evil").state == "failed", 240)
-    reports = registry.rounds(registry.campaign("evil").digest)
-    for report in reports:  # once one has refused, the quorum is out of reach and the other is not waited for
+    marker, registry = world.folder / "evil-ran", open_registry(open_home(world.hub))
+    for name in ("evil", "evil-2", "evil-3"):
+        world.plan(name, deadline_s=30.0)
+        slip_in(world, name, evil_bundle(marker))
+        eventually(lambda name=name: registry.campaign(name).state in ("failed", "completed"), 240)  # type: ignore[misc]
+        assert not marker.exists()
+        if registry.campaign(name).state == "failed":
+            break  # else the hub noticed a run that nobody had asked for, and served the campaign by its own
+    campaign = registry.campaign(name)
+    assert campaign.state == "failed", campaign
+    for report in registry.rounds(campaign.digest):
+        # once one has refused, the quorum is out of reach and the other is not waited for
         codes = set(report.missing.values())
         assert FOREIGN_CODE in codes and codes <= {FOREIGN_CODE, QUORUM}
-    assert not marker.exists()
-    assert [
-        v for v in registry.versions() if v.value.campaign == registry.campaign("evil").digest and v.value.number
-    ] == []
+    assert [v for v in registry.versions() if v.value.campaign == campaign.digest and v.value.number] == []
+
+
+def slip_in(world: World, name: str, bundle: bytes) -> None:
+    """Start a campaign's run with a bundle of one's own, before the launcher starts one with ours."""
+    home, registry = open_home(world.hub), open_registry(open_home(world.hub))
+    with operator(home) as door:
+        door.start({"campaign": name, "epoch": "1"}, bundle)
+        registry.set_state(name, "running", "", datetime.now(UTC))
+        registry.open_run(name, None, failed=False, at=datetime.now(UTC))
 
 
 def evil_bundle(marker: Path) -> bytes:
