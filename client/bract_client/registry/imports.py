@@ -48,7 +48,7 @@ class ImportReport:
 
     Attributes:
         unreadable: the first of the lines that were set aside (at most `KEPT`), and why.
-        set_aside: all of them by reason.
+        set_aside: all of them by reason; what such a line takes away may have been recorded (rule 4).
         doubtful: the first of the lines that were set aside while what they said before still permits something.
     """
 
