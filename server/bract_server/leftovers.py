@@ -21,7 +21,7 @@ def discard_leftovers(registry: HubRegistry, store: ArrayStore, at: datetime) ->
     if not unkept:
         return
     with registry.deleting():
-        held = [one.hold.selector for one in registry.legal_holds() if one.in_force(at)]
+        held = [one.hold.selector for one in registry.legal_holds() if one.before_deleting(at) is not None]
         for one in unkept:
             about = Kept(ObjectKind.LEFTOVER, one)
             if not registry.keeps(one) and not any(selects(selector, about) for selector in held):

@@ -375,6 +375,16 @@ def test_a_hold_placed_after_the_due_list_was_read_is_seen_by_the_claim(ward: Wa
     assert ward.registry.disposal_tasks() == ()
 
 
+def test_a_clock_that_was_set_back_lifts_no_hold(ward: Ward) -> None:
+    path = ward.put("outbox/one.part")
+    ward.policy(ObjectKind.SCRATCH, "P30D")
+    hold = LegalHold("case", Selector(), "inquiry", "Ana", "Ben", LATER + DAY)
+    ward.registry.place_hold(hold, lambda: LATER + DAY)
+    assert (ward.dispose(LATER).deleted, path.exists()) == (0, True)
+    ward.registry.lift_hold("case", "Ana", "Ben", "over", LATER + DAY)
+    assert (ward.dispose(LATER + 2 * DAY).deleted, path.exists()) == (1, False)
+
+
 def test_a_hold_comes_before_a_claim_or_after_its_deletion_and_never_between(ward: Ward) -> None:
     """A hold is placed while each of two files is claimed and not yet deleted: it waits, and what is left then stays."""
     ward.put("outbox/one.part")

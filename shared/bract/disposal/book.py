@@ -4,7 +4,7 @@ Every step is made in the caller's transaction and tells the log what it did; no
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -62,6 +62,11 @@ class Placed:
     def in_force(self, at: datetime) -> bool:
         """Whether it holds then."""
         return self.hold.in_force(at) and (self.lifted_at is None or at < self.lifted_at)
+
+    def before_deleting(self, at: datetime) -> LegalHold | None:
+        """The hold for who is about to delete, None if it is over; a clock set back since it was placed does not lift it."""
+        stands = self.in_force(max(at, self.placed_at))
+        return replace(self.hold, from_at=min(self.hold.from_at, at)) if stands else None
 
 
 @dataclass(frozen=True)
@@ -209,6 +214,12 @@ def holds(session: Session, tables: RetentionTables) -> tuple[Placed, ...]:
         .order_by(hold.c.name)
     )
     return tuple(Placed(_hold(row), row.placed_at, row.lifted_at, row.lifted_by) for row in rows)
+
+
+def holding(session: Session, tables: RetentionTables, at: datetime) -> tuple[LegalHold, ...]:
+    """The holds that who is about to delete must heed (`Placed.before_deleting`)."""
+    found = (one.before_deleting(at) for one in holds(session, tables))
+    return tuple(one for one in found if one is not None)
 
 
 def decisions(session: Session, tables: RetentionTables) -> tuple[Decided, ...]:

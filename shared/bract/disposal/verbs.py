@@ -255,7 +255,11 @@ class Retention(ABC):
     def _ready(self, session: Session, kind: ObjectKind, at: datetime) -> set[str]:
         standing = due.rules(session, self.retention, at, self.shorthand(session))
         # each file is a task of its own: a million records are not judged anew for every one
-        mine = replace(standing, bound=[one for one in standing.bound if one[1].applies_to is kind])
+        mine = replace(
+            standing,
+            bound=[one for one in standing.bound if one[1].applies_to is kind],
+            holds=book.holding(session, self.retention, at),
+        )
         listed = due.items(session, self.retention, mine, self.found(session, mine, at), at)
         return {one.object for one in listed if one.kind is kind and one.ready}
 
